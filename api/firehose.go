@@ -29,8 +29,8 @@ type Firehose struct {
 	Forget func(url string) error
 }
 
-// Source is the state of a source. It has the fields of ingest.SourceStatus in the same order, so
-// that a SourceStatus can be converted to a Source.
+// Source is the state of a source. It has the fields of firehose.Status in the same order, so
+// that a Status can be converted to a Source.
 type Source struct {
 	URL       string
 	PDS       bool

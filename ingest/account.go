@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"cistern/ingest/firehose"
 	"cistern/ingest/frame"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -56,7 +57,7 @@ func stated(f *frame.Frame, now time.Time) int64 {
 
 // statement is the content of an #account event.
 type statement struct {
-	src    *source
+	src    *firehose.Source
 	at     int64 // unix microseconds
 	status store.Status
 	mark   store.Mark
@@ -70,10 +71,10 @@ func (st *statement) outdated(row *store.Repo) bool {
 	switch {
 	case row.AccountSource == 0:
 		return false
-	case st.src.id == row.AccountSource:
+	case st.src.ID() == row.AccountSource:
 		// the same event again
 		return st.at == row.AccountTime && st.status == row.Status && st.mark == row.Mark
-	case st.src.pdsHost() != "" && st.src.pdsHost() == identity.HostOf(row.PDS) && st.at != row.AccountTime:
+	case st.src.PDSHost() != "" && st.src.PDSHost() == identity.HostOf(row.PDS) && st.at != row.AccountTime:
 		return false
 	case st.at == row.AccountTime:
 		return st.status != store.StatusDeleted || row.Status == store.StatusDeleted
@@ -83,13 +84,13 @@ func (st *statement) outdated(row *store.Repo) bool {
 
 // decideAccount applies an #account event to its row. If heavy is set, it runs outside the shard.
 func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) (err error) {
-	st := statement{src: it.e.src, at: stated(it.f, it.now)}
+	st := statement{src: it.e.Source, at: stated(it.f, it.now)}
 	st.status, st.mark = statusOf(it.f.Active, it.f.Status)
 	why, wanted := it.wanted(row)
 	if !wanted || row.Known() && st.outdated(row) {
 		return nil
 	}
-	if !st.status.Hidden() && row.HiddenByRelay() && row.AccountSource != st.src.id {
+	if !st.status.Hidden() && row.HiddenByRelay() && row.AccountSource != st.src.ID() {
 		return nil // a relay has hidden the account, and another source cannot undo that
 	}
 	relists := row.Ordinal != 0 && st.mark == store.MarkNone && !st.status.Hidden() && row.Status.Hidden()
@@ -100,7 +101,7 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) (err erro
 		}
 		w.moved += row.Records
 	}
-	row.AccountTime, row.AccountSource = st.at, st.src.id
+	row.AccountTime, row.AccountSource = st.at, st.src.ID()
 	it.outcome = outcomeApplied
 	switch {
 	case st.status.Hidden():
@@ -109,7 +110,7 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) (err erro
 		it.discover(w, row, "")
 	case st.mark != store.MarkNone:
 		row.Mark, row.Withheld = st.mark, true
-		w.ask(row, fmt.Sprintf("%s says %s: asking the account's host", st.src.name(), st.mark))
+		w.ask(row, fmt.Sprintf("%s says %s: asking the account's host", st.src.Name(), st.mark))
 	default:
 		it.outcome, err = w.show(row)
 	}
@@ -128,8 +129,8 @@ func (st *statement) hide(w *writing, row *store.Repo, why store.Why) {
 	}
 	// A fetch under way ends here. Its host may have been asked before this event, and an outdated
 	// answer must not show the account.
-	origin, text := store.OriginRelay, st.src.name()+" says "+st.status.String()
-	if st.src.pdsHost() != "" {
+	origin, text := store.OriginRelay, st.src.Name()+" says "+st.status.String()
+	if st.src.PDSHost() != "" {
 		origin = store.OriginHost
 	}
 	var next int64
@@ -214,7 +215,7 @@ func (r *Runner) doHeavy(_ context.Context, l *backlog) error {
 	it.take(l, l.head, r.opts.Now())
 	wait, err := r.update(it.now, []string{l.did}, func(w *writing, rows []store.Repo) ([]marks, error) {
 		err := it.decideAccount(w, &rows[0], true)
-		return []marks{{it.e.src, []int64{it.e.seq}}}, err
+		return []marks{{it.e.Source, []int64{it.e.Number}}}, err
 	})
 	if err != nil {
 		return err

@@ -278,7 +278,7 @@ func TestRelayTakedownStands(t *testing.T) {
 		a := w.net.Accounts()[0]
 		w.hold(a)
 		w.skip()
-		other := ingestFeed(w, "ws://other.test", false)
+		other := w.newFeed("ws://other.test", false)
 		a.Announce(false, c.status)
 		w.pass()
 		if row := w.row(a); row.Origin != store.OriginRelay || row.Retry.Next != w.clock().Unix() {
@@ -330,7 +330,7 @@ func TestOrderOfAccountEvents(t *testing.T) {
 			a := w.net.Accounts()[0]
 			w.hold(a)
 			begin := w.clock()
-			say := func(f *ingest.Feed, seq int, status, at string) {
+			say := func(f *feed, seq int, status, at string) {
 				m := map[string]any{"seq": seq, "did": a.DID(), "time": at, "active": status == active}
 				if status != active {
 					m["status"] = status
@@ -345,9 +345,9 @@ func TestOrderOfAccountEvents(t *testing.T) {
 			second, at := w.feed, begin.Add(c.then).Format(time.RFC3339Nano)
 			switch {
 			case c.own:
-				second = ingestFeed(w, strings.Replace(w.row(a).PDS, "http", "ws", 1), true)
+				second = w.newFeed(strings.Replace(w.row(a).PDS, "http", "ws", 1), true)
 			case c.other:
-				second = ingestFeed(w, "ws://other.test", false)
+				second = w.newFeed("ws://other.test", false)
 			}
 			if c.untimed {
 				at = "yesterday"
@@ -398,7 +398,7 @@ func TestOldAccountEvents(t *testing.T) {
 	a.SetStatus(simnet.Active)
 	messages := w.net.RelayHost().Messages(w.sent)
 	w.pass()
-	again := ingestFeed(w, "ws://other.test", false)
+	again := w.newFeed("ws://other.test", false)
 	for _, m := range messages {
 		if err := again.Send(t.Context(), m); err != nil {
 			t.Fatal(err)
@@ -523,8 +523,8 @@ func TestDirectPDS(t *testing.T) {
 		other = w.net.Host(1)
 	}
 	w.hold(a)
-	own := ingestFeed(w, "ws"+home.URL()[len("http"):], true)
-	wrong := ingestFeed(w, "ws"+other.URL()[len("http"):], true)
+	own := w.newFeed("ws"+home.URL()[len("http"):], true)
+	wrong := w.newFeed("ws"+other.URL()[len("http"):], true)
 	at := home.Head()
 	w.put(a, "app.test.x/one", "1")
 	messages := home.Messages(at)
@@ -584,7 +584,7 @@ func TestIdentityLookupsAreFew(t *testing.T) {
 	w.until("it is parked", func() bool { return w.r.Parked() == 1 })
 	answer()
 	w.settle()
-	again := ingestFeed(w, "ws://other.test", false)
+	again := w.newFeed("ws://other.test", false)
 	w.sendTo(again, w.net.RelayHost(), from)
 	w.until("the other is done", func() bool { return again.Idle() })
 	if n := w.dir.lookups(a.DID()); n > 2 {

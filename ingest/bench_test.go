@@ -3,8 +3,6 @@ package ingest_test
 import (
 	"fmt"
 	"testing"
-
-	"cistern/ingest"
 )
 
 // BenchmarkCommits measures a commit from the whole message to the durable batch, signature
@@ -12,7 +10,7 @@ import (
 func BenchmarkCommits(b *testing.B) {
 	for _, skip := range []bool{false, true} {
 		b.Run(fmt.Sprintf("skip=%t", skip), func(b *testing.B) {
-			w := newWorld(b, func(o *ingest.Options) { o.SkipSignatures, o.Shards = skip, 8 })
+			w := newWorld(b, func(w *world) { w.opts.SkipSignatures, w.opts.Shards = skip, 8 })
 			accounts := w.net.Accounts()
 			w.hold(accounts...)
 			w.skip()

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"cistern/filter"
-	"cistern/ingest"
 	"cistern/ingest/simnet"
 	"cistern/store"
 
@@ -18,15 +17,12 @@ import (
 func (w *world) connect() {
 	w.t.Helper()
 	w.stop()
-	o := w.opts
 	w.reg = prometheus.NewRegistry()
-	o.Registerer, o.AllowPrivate, o.RetryBase = w.reg, true, time.Millisecond
-	o.Sources = []store.Source{{URL: w.net.RelayHost().URL()}}
-	r, err := ingest.New(o)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.r = r
+	w.opts.Registerer = w.reg
+	w.hose.AllowPrivate, w.hose.RetryBase = true, time.Millisecond
+	w.hose.Sources = []store.Source{{URL: w.net.RelayHost().URL()}}
+	w.make()
+	r := w.r
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -36,7 +32,7 @@ func (w *world) connect() {
 			w.t.Error(err)
 		}
 	})
-	w.until("it is connected", func() bool { return r.Sources()[0].Running })
+	w.until("it is connected", func() bool { return w.sources.Status()[0].Running })
 }
 
 // TestUndecodableCommit: a commit that cannot be decoded names its repository all the same, which
@@ -77,7 +73,7 @@ func TestUndecodableCommit(t *testing.T) {
 				if row := w.row(a); !c.check(w, row) {
 					t.Errorf("row %+v", row)
 				}
-				if src := w.r.Sources()[0]; src.BadFrames != 1 || src.Failures != 0 {
+				if src := w.sources.Status()[0]; src.BadFrames != 1 || src.Failures != 0 {
 					t.Errorf("source %+v", src)
 				}
 			})

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"cistern/filter"
-	"cistern/ingest"
 	"cistern/store"
 )
 
@@ -16,7 +15,7 @@ func TestForeignFloodFetchesNothing(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		t.Run(fmt.Sprint("own ", own), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(o *ingest.Options) { o.Shards, o.QueueBytes = 1, 64<<10 })
+			w := newWorld(t, func(w *world) { w.opts.Shards, w.hose.QueueBytes = 1, 64<<10 })
 			a := w.net.Accounts()[0]
 			host := w.net.Host(0)
 			if (host == a.Host()) != own {
@@ -26,7 +25,7 @@ func TestForeignFloodFetchesNothing(t *testing.T) {
 			w.skip()
 			set(w, a, func(r *store.Repo) { r.Resolved = 0 })
 			answer := w.dir.stall(a.DID())
-			feed := ingestFeed(w, "ws"+host.URL()[len("http"):], true)
+			feed := w.newFeed("ws"+host.URL()[len("http"):], true)
 			before := a.Host().Head()
 			for i := range 100 {
 				w.put(a, "app.test.x/one", fmt.Sprint(i))
@@ -53,7 +52,7 @@ func TestForeignFloodFetchesNothing(t *testing.T) {
 // An unknown account that loses its events to another PDS's flood is followed all the same.
 func TestCoalescedAreDiscovered(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *ingest.Options) { o.Shards, o.QueueBytes = 1, 64<<10 })
+	w := newWorld(t, func(w *world) { w.opts.Shards, w.hose.QueueBytes = 1, 64<<10 })
 	w.follow(filter.ModeFull)
 	w.stop()
 	w.start()
@@ -64,7 +63,7 @@ func TestCoalescedAreDiscovered(t *testing.T) {
 	}
 	w.skip()
 	answer := w.dir.stall(a.DID())
-	foreign := ingestFeed(w, "ws"+host.URL()[len("http"):], true)
+	foreign := w.newFeed("ws"+host.URL()[len("http"):], true)
 	before := a.Host().Head()
 	for i := range 100 {
 		w.put(a, "app.test.x/one", fmt.Sprint(i))

@@ -45,8 +45,8 @@ func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
 		if it.job == jobCommit && it.f.TooBig {
 			return false, nil
 		}
-		if it.e.broken != nil {
-			it.check.made, it.check.bad = true, it.e.broken
+		if it.e.Broken != nil {
+			it.check.made, it.check.bad = true, refuse(refusedFrame, it.e.Broken)
 			return false, nil
 		}
 		if n := it.check.verify(row); n != needNothing {
@@ -63,7 +63,7 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 	}
 	switch row.State {
 	case store.StatePending:
-		if it.job == jobCommit && it.e.broken == nil && it.r.store.Fetching(row.DID) {
+		if it.job == jobCommit && it.e.Broken == nil && it.r.store.Fetching(row.DID) {
 			it.buffer(w, row)
 			return nil
 		}
@@ -251,7 +251,7 @@ func (it *item) buffer(w *writing, row *store.Repo) {
 		return
 	}
 	it.outcome = outcomeBuffered
-	if b := w.b; !b.Buffer(row, it.rev, it.e.message) {
+	if b := w.b; !b.Buffer(row, it.rev, it.e.Message) {
 		it.outcome = outcomeSeen
 		b.PutRepo(row)
 	}

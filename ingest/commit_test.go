@@ -49,7 +49,7 @@ func TestDuplicatesChangeNothing(t *testing.T) {
 	a := w.net.Accounts()[0]
 	w.hold(a)
 	w.skip()
-	other, from := ingestFeed(w, "ws://other.test", false), w.sent
+	other, from := w.newFeed("ws://other.test", false), w.sent
 	for i := range 20 {
 		w.put(a, "app.test.x/one", string(rune('a'+i)))
 	}

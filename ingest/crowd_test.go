@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"cistern/ingest"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -14,7 +13,7 @@ import (
 
 // flood is a world with a small queue, and a hand for events of DIDs that it does not know.
 func flood(t *testing.T) (w *world, send func(message []byte) error) {
-	w = newWorld(t, func(o *ingest.Options) { o.Shards, o.Lookups, o.QueueBytes = 1, 4, 64<<10 })
+	w = newWorld(t, func(w *world) { w.opts.Shards, w.opts.Lookups, w.hose.QueueBytes = 1, 4, 64<<10 })
 	w.hold(w.net.Accounts()[0])
 	w.skip()
 	return w, func(message []byte) error {
@@ -47,7 +46,7 @@ func TestWebsDoNotFillTheQueue(t *testing.T) {
 			t.Fatalf("event %d: %v", i, err)
 		}
 	}
-	other := ingestFeed(w, "ws://other.test", false)
+	other := w.newFeed("ws://other.test", false)
 	w.put(a, "app.test.x/one", "1")
 	w.sendTo(other, w.net.RelayHost(), w.sent)
 	w.until("the other goes on", func() bool { return w.row(a).Rev == a.Truth().Rev })
@@ -131,7 +130,7 @@ func TestFutureIdentityHidesNone(t *testing.T) {
 	}
 	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamGap, DID: a.DID()})
 	a.SetHandle("new.test")
-	other := ingestFeed(w, "ws://other.test", false)
+	other := w.newFeed("ws://other.test", false)
 	// its clock is slow
 	if err := other.Send(t.Context(), identityOf(2, now.Add(-time.Minute))); err != nil {
 		t.Fatal(err)

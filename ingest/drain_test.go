@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"cistern/ingest"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -284,6 +283,6 @@ func TestDrainsTakeTurns(t *testing.T) {
 	}
 }
 
-func newWorldIn(t testing.TB, o store.Options, change ...func(*ingest.Options)) *world {
-	return newWorld(t, append(change, func(opts *ingest.Options) { opts.Store = storetest.Open(t, o) })...)
+func newWorldIn(t testing.TB, o store.Options, change ...func(*world)) *world {
+	return newWorld(t, append(change, func(w *world) { w.opts.Store = storetest.Open(t, o) })...)
 }

@@ -2,28 +2,17 @@ package ingest
 
 import (
 	"context"
+	"time"
 
+	"cistern/ingest/firehose"
 	"cistern/store"
 )
 
-// Feed gives a Runner messages as the socket of a source would.
-type Feed struct {
-	r   *Runner
-	src *source
-}
-
-// NewFeed is a source without a socket.
-func NewFeed(r *Runner, url string, pds bool) *Feed {
-	src := newSource(r.sources, store.Source{URL: url, PDS: pds})
-	r.sources.byURL[url] = src
-	return &Feed{r: r, src: src}
-}
-
-// RunFeeds is Run without sockets. It calls started once messages may be sent.
-func (r *Runner) RunFeeds(ctx context.Context, started func()) error {
+// RunFeeds is Run without sockets: it rewinds the feeds and calls started once Send may be called.
+func (r *Runner) RunFeeds(ctx context.Context, started func(), feeds ...*firehose.Feed) error {
 	return r.runWith(ctx, func(ctx context.Context) error {
-		for _, src := range r.sources.all() {
-			if err := src.rewind(); err != nil {
+		for _, f := range feeds {
+			if err := f.Rewind(); err != nil {
 				return err
 			}
 		}
@@ -33,40 +22,8 @@ func (r *Runner) RunFeeds(ctx context.Context, started func()) error {
 	})
 }
 
-// Send hands in a message. Frames that are no events are dropped.
-func (f *Feed) Send(ctx context.Context, message []byte) error {
-	cost := int64(len(message))
-	if err := f.r.sources.queue.Acquire(ctx, cost); err != nil {
-		return err
-	}
-	f.r.sources.queued.Add(cost)
-	e := f.r.sources.pool.event()
-	e.src, e.message, e.cost = f.src, append([]byte(nil), message...), cost
-	err := e.frame.Decode(e.message)
-	if err != nil || e.frame.DID == "" {
-		f.r.release(e)
-		return err
-	}
-	e.seq, _ = f.src.tracker.begin(e.frame.Seq)
-	return f.r.submit(ctx, e)
-}
-
-// Idle says that all events are done, and what they wrote is to be read: they are done a moment
-// before.
-func (f *Feed) Idle() bool { return f.Waiting() == 0 && f.r.Queued() == 0 }
-
-// Waiting is the number of events that are not done.
-func (f *Feed) Waiting() int { return f.src.tracker.waiting() }
-
-// Last is the newest seq sent, Mark that up to which all are done.
-func (f *Feed) Last() int64 { return f.src.tracker.last() }
-func (f *Feed) Mark() int64 { return f.src.tracker.mark() }
-
-// Refused is what its status says.
-func (f *Feed) Refused() int64 { return f.src.status().Refused }
-
-// Queued is what of QueueBytes is taken.
-func (r *Runner) Queued() int64 { return r.sources.queued.Load() }
+// Submit hands an event to its shard, as the firehose does.
+func (r *Runner) Submit(ctx context.Context, e *firehose.Event) error { return r.submit(ctx, e) }
 
 // Parked is the number of DIDs that wait for tasks.
 func (r *Runner) Parked() int { return int(r.parked()) }
@@ -79,4 +36,24 @@ const (
 	StatusRate     = statusRate
 	ParkedShare    = parkedShare
 	CollectionsMax = collectionsMax
+)
+
+// Budget is that of refetches.
+type Budget struct{ b *budget }
+
+// NewBudget makes a budget.
+func NewBudget(base time.Duration) Budget { return Budget{newBudget(base)} }
+
+// Spend is the budget's.
+func (b Budget) Spend(row *store.Repo, host string, now time.Time) time.Time {
+	return b.b.spend(row, host, now)
+}
+
+// Hosts is how many hosts it remembers.
+func (b Budget) Hosts() int { return len(b.b.hosts.byKey) }
+
+// RefetchHostsMax and RefetchBurst are limits.
+const (
+	RefetchHostsMax = refetchHostsMax
+	RefetchBurst    = refetchBurst
 )

@@ -5,7 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
+	"cistern/ingest/simnet"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,42 +19,33 @@ func TestFirstAppliedEventEndsTheFailure(t *testing.T) {
 	w := newWorld(t)
 	a := w.net.Accounts()[0]
 	w.hold(a)
-	w.skip()
-	if _, err := a.Put("com.example.thing/new", map[string]any{"$type": "com.example.thing"}); err != nil {
-		t.Fatal(err)
-	}
 	const failures = 5
-	h := newFirehose(t, func(n int, c *client) {
-		switch {
-		case n < failures: // and hangs up
-		case n == failures:
-			c.send(w.net.RelayHost().Messages(w.sent)...)
-			c.stay()
-		}
-	})
-	r := w.read(h.URL)
-	status := func() ingest.SourceStatus { return r.Sources()[0] }
-	w.until("failures", func() bool { return len(h.asked()) > failures })
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamRefused, Count: failures})
+	w.read(w.net.RelayHost().URL())
+	status := func() firehose.Status { return w.sources.Status()[0] }
+	w.until("a connection", func() bool { return status().Running })
+	if n := status().Failures; n != failures {
+		t.Errorf("%d failures, want %d", n, failures)
+	}
+	w.put(a, "app.test.x/new", "1")
 	w.until("the event to be applied", func() bool { return w.row(a).Rev == a.Truth().Rev })
 	w.until("no failures", func() bool { return status().Failures == 0 && status().Running })
-	if st := status(); st.Events != 1 || st.LastFailure.Kind != "closed" {
+	if st := status(); st.Events != 1 || st.LastFailure.Kind != "http" {
 		t.Errorf("status %+v", st)
 	}
 }
 
 // read runs a Runner on the world's store that reads a relay, in place of the one that is fed by
 // hand.
-func (w *world) read(url string) *ingest.Runner {
+func (w *world) read(url string) {
 	w.t.Helper()
 	w.stop()
-	o := w.opts
-	o.Registerer = prometheus.NewRegistry()
-	o.AllowPrivate, o.RetryBase, o.RetryMax = true, time.Millisecond, 20*time.Millisecond
-	o.Sources = []store.Source{{URL: url}}
-	r, err := ingest.New(o)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	w.reg = prometheus.NewRegistry()
+	w.opts.Registerer = w.reg
+	w.hose.AllowPrivate, w.hose.RetryBase, w.hose.RetryMax = true, time.Millisecond, 20*time.Millisecond
+	w.hose.Sources = []store.Source{{URL: url}}
+	w.make()
+	r := w.r
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -63,5 +55,4 @@ func (w *world) read(url string) *ingest.Runner {
 			w.t.Error(err)
 		}
 	})
-	return r
 }

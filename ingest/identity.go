@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"cistern/ingest/firehose"
 	"cistern/ingest/frame"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -59,9 +60,9 @@ var errCrowded = errors.New("too many events wait for an identity")
 // will have the document read: one read is enough. An event of another source does not count, since
 // the cursor of this source may pass the first event before the other event is done. An event that
 // will be skipped as known does not count either.
-func (l *backlog) superseded(first *event, row *store.Repo, now time.Time) bool {
+func (l *backlog) superseded(first *firehose.Event, row *store.Repo, now time.Time) bool {
 	for _, e := range l.events[1:] {
-		if e.frame.Kind == frame.KindIdentity && e.src == first.src && stated(&e.frame, now) != row.IdentityTime {
+		if e.Frame.Kind == frame.KindIdentity && e.Source == first.Source && stated(&e.Frame, now) != row.IdentityTime {
 			return true
 		}
 	}
@@ -217,7 +218,7 @@ func (it *item) authorise(row *store.Repo, host string) (done bool) {
 }
 
 func (it *item) refuse() (done bool) {
-	it.e.src.refused()
+	it.e.Source.Refuse()
 	it.outcome = outcomeRefused
 	return true
 }

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"cistern/ingest"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -123,7 +122,7 @@ func TestMoveChangesQueue(t *testing.T) {
 		})
 		from := other.Head()
 		a.Migrate(other)
-		w.sendTo(ingestFeed(w, "ws"+other.URL()[len("http"):], true), other, from)
+		w.sendTo(w.newFeed("ws"+other.URL()[len("http"):], true), other, from)
 		w.until("the move is known", func() bool { return w.row(a).PDS == other.URL() })
 		row := w.row(a)
 		if h, known := w.store.HostByID(row.Pending.Host); !known || h.Name != identity.HostOf(other.URL()) {
@@ -177,7 +176,7 @@ func TestDocumentsOfOddHosts(t *testing.T) {
 	for _, pds := range []string{"", "://", "http://", "http://[::1", "http://%zz", "javascript:alert(1)", "http://a:b:c/d?e#f", "\x00\xff"} {
 		t.Run(fmt.Sprintf("%q", pds), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(o *ingest.Options) { o.Directory = &oddDirectory{o.Directory.(*directory), pds} })
+			w := newWorld(t, func(w *world) { w.opts.Directory = &oddDirectory{w.opts.Directory.(*directory), pds} })
 			a, home := w.net.Accounts()[0], w.net.Accounts()[0].Host()
 			w.hold(a)
 			w.skip()
@@ -185,7 +184,7 @@ func TestDocumentsOfOddHosts(t *testing.T) {
 			w.put(a, "app.test.x/one", "1")
 			w.pass()
 			w.equal(a)
-			own, from := ingestFeed(w, "ws"+home.URL()[len("http"):], true), home.Head()
+			own, from := w.newFeed("ws"+home.URL()[len("http"):], true), home.Head()
 			w.put(a, "app.test.x/two", "1")
 			w.sendTo(own, home, from)
 			w.until("the host is not believed", func() bool { return own.Idle() && own.Refused() == 1 })
@@ -206,7 +205,7 @@ func TestDocumentsOfOddHosts(t *testing.T) {
 // keys of other accounts are looked up.
 func TestSlowWebsDelayNoOthers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *ingest.Options) { o.Lookups = 4 })
+	w := newWorld(t, func(w *world) { w.opts.Lookups = 4 })
 	a := w.net.Accounts()[0]
 	w.hold(a)
 	w.skip()
@@ -223,7 +222,7 @@ func TestSlowWebsDelayNoOthers(t *testing.T) {
 		}
 	}
 	w.until("all wait", func() bool { return w.r.Parked() == 40 })
-	other := ingestFeed(w, "ws://other.test", false)
+	other := w.newFeed("ws://other.test", false)
 	set(w, a, func(r *store.Repo) { r.Resolved = 0 })
 	w.put(a, "app.test.x/one", "1")
 	w.sendTo(other, w.net.RelayHost(), w.sent)
@@ -285,9 +284,9 @@ func TestIdentityBehindAnother(t *testing.T) {
 			w.put(a, "app.test.x/one", "1") // waits for the key, and holds up what follows
 			w.send()
 			w.until("the lookup", func() bool { return w.r.Parked() == 1 })
-			feeds := []*ingest.Feed{w.feed, w.feed}
+			feeds := []*feed{w.feed, w.feed}
 			if c.other {
-				feeds[1] = ingestFeed(w, "ws://other.test", false)
+				feeds[1] = w.newFeed("ws://other.test", false)
 			}
 			for i, after := range []time.Duration{time.Minute, c.after} {
 				at := known.Add(after).UTC().Format(time.RFC3339Nano)

@@ -3,6 +3,7 @@ package ingest
 import (
 	"time"
 
+	"cistern/ingest/firehose"
 	"cistern/ingest/frame"
 	"cistern/ingest/repo"
 	"cistern/store"
@@ -32,9 +33,9 @@ type item struct {
 	r       *Runner
 	backlog *backlog
 	job     job
-	e       *event       // nil if the step concerns no event of the backlog
-	f       *frame.Frame // of e, or of the buffered commit
-	rev     string       // of f
+	e       *firehose.Event // nil if the step concerns no event of the backlog
+	f       *frame.Frame    // of e, or of the buffered commit
+	rev     string          // of f
 	now     time.Time
 
 	outcome outcome
@@ -67,14 +68,14 @@ func (it *item) begin(l *backlog, now time.Time) {
 }
 
 // take resets the item for an event, or for a step without an event.
-func (it *item) take(l *backlog, e *event, now time.Time) {
+func (it *item) take(l *backlog, e *firehose.Event, now time.Time) {
 	it.s, it.r, it.backlog, it.now, it.job = l.shard, l.shard.r, l, now, jobNothing
 	it.outcome, it.need = outcomeSkipped, needNothing
 	it.e, it.f, it.rev = e, nil, ""
 	it.future, it.readAt = false, time.Time{}
 	if it.reason = ""; e != nil {
-		e.path.Step("verify")
-		it.f, it.rev, it.job = &e.frame, e.frame.Rev, jobOf(e.frame.Kind)
+		e.Trace.Step("verify")
+		it.f, it.rev, it.job = &e.Frame, e.Frame.Rev, jobOf(e.Frame.Kind)
 	}
 	it.check.begin(l, it.f, now)
 }
@@ -145,7 +146,7 @@ func (it *item) prepare() (done bool, err error) {
 	if _, ok := it.wanted(&row); !ok {
 		return it.finish(outcomeSkipped)
 	}
-	if host := it.e.src.pdsHost(); host != "" {
+	if host := it.e.Source.PDSHost(); host != "" {
 		if done := it.authorise(&row, host); done {
 			return true, nil
 		}

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"cistern/filter"
-	"cistern/ingest"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -55,7 +54,7 @@ func TestEventsShareABatch(t *testing.T) {
 		if step == "applied" {
 			batches.Add(1)
 		}
-	}}, func(o *ingest.Options) { o.Shards = 1 })
+	}}, func(w *world) { w.opts.Shards = 1 })
 	accounts := w.net.Accounts()
 	w.hold(accounts...)
 	w.skip()

@@ -197,7 +197,7 @@ func TestSyncOfManyRelays(t *testing.T) {
 	sync := w.next("#sync")
 	var others []func()
 	for _, url := range []string{"ws://b.test", "ws://c.test", "ws://d.test"} {
-		f := ingestFeed(w, url, false)
+		f := w.newFeed(url, false)
 		others = append(others, func() {
 			if err := f.Send(t.Context(), sync); err != nil {
 				t.Error(err)
@@ -220,7 +220,7 @@ func TestSyncOfManyRelays(t *testing.T) {
 	})
 	w.store.EndFetch(a.DID())
 	others[2]() // and after
-	if f := ingestFeed(w, "ws://e.test", false); f.Send(t.Context(), old) != nil {
+	if f := w.newFeed("ws://e.test", false); f.Send(t.Context(), old) != nil {
 		t.Error("not sent")
 	} else {
 		w.until("it is handled", f.Idle)

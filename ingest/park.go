@@ -8,8 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"cistern/ingest/firehose"
 	"cistern/ingest/frame"
 	"cistern/ingest/identity"
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -29,8 +31,8 @@ type backlog struct {
 	shard *shard
 	did   string
 
-	events    []*event // the first is handled next
-	bytes     int64    // of events, while parked
+	events    []*firehose.Event // the first is handled next
+	bytes     int64             // of events, while parked
 	coalesced coalesced
 	drain     bool // buffered commits are handled first
 	queued    bool // in shard.ready, or in the current group
@@ -43,7 +45,7 @@ type backlog struct {
 	tries  int
 	due    time.Time // when the task is to be retried
 
-	head *event // with needHeavy: the event to handle
+	head *firehose.Event // with needHeavy: the event to handle
 
 	// Why its event waits for the identity: the key in the row fits, or no known key does.
 	held, mismatch bool
@@ -77,7 +79,7 @@ func (f *coalesced) rev(pds string) string { return max(f.revs[""], f.revs[pds])
 
 // mark is an event that is done once its effect is written.
 type mark struct {
-	src *source
+	src *firehose.Source
 	seq int64
 }
 
@@ -151,10 +153,10 @@ func (s *shard) unpark(l *backlog) {
 
 // wait appends an event to a parked backlog. If there is no room, only the rev of a commit is kept,
 // and only the newest of account and identity events.
-func (s *shard) wait(l *backlog, e *event) {
-	if k := e.frame.Kind; (k == frame.KindCommit || k == frame.KindSync) && (len(l.coalesced.revs) > 0 || s.crowded(l, e)) {
-		if revFault(e.frame.Rev, s.r.opts.Now()) == "" {
-			l.coalesced.add(e.src.pdsHost(), e.frame.Rev)
+func (s *shard) wait(l *backlog, e *firehose.Event) {
+	if k := e.Frame.Kind; (k == frame.KindCommit || k == frame.KindSync) && (len(l.coalesced.revs) > 0 || s.crowded(l, e)) {
+		if revFault(e.Frame.Rev, s.r.opts.Now()) == "" {
+			l.coalesced.add(e.Source.PDSHost(), e.Frame.Rev)
 		}
 		s.coalesce(l, e)
 		return
@@ -163,29 +165,29 @@ func (s *shard) wait(l *backlog, e *event) {
 		s.supersede(l, e)
 	}
 	l.events = append(l.events, e)
-	l.bytes += e.cost
-	s.parkedBytes += e.cost
+	l.bytes += e.Cost()
+	s.parkedBytes += e.Cost()
 	if l.web() {
-		s.webBytes += e.cost
+		s.webBytes += e.Cost()
 	}
 	s.parkedEvents++
 }
 
 // coalesce drops an event but for its mark.
-func (s *shard) coalesce(l *backlog, e *event) {
-	l.coalesced.marks = append(l.coalesced.marks, mark{e.src, e.seq})
+func (s *shard) coalesce(l *backlog, e *firehose.Event) {
+	l.coalesced.marks = append(l.coalesced.marks, mark{e.Source, e.Number})
 	s.coalesced++
 	s.r.tally.coalesced.Inc()
-	s.r.release(e)
+	e.Release()
 }
 
 // supersede drops the waiting event of e's kind and source: e arrived later, and only the last one
 // counts, as e is no commit. A mark of an account and its status are two kinds. The first event may
 // be in work, and stays.
-func (s *shard) supersede(l *backlog, e *event) {
+func (s *shard) supersede(l *backlog, e *firehose.Event) {
 	for i := 1; i < len(l.events); i++ {
 		old := l.events[i]
-		if old.src != e.src || old.frame.Kind != e.frame.Kind || hasMark(old) != hasMark(e) {
+		if old.Source != e.Source || old.Frame.Kind != e.Frame.Kind || hasMark(old) != hasMark(e) {
 			continue
 		}
 		l.events = slices.Delete(l.events, i, i+1)
@@ -196,34 +198,34 @@ func (s *shard) supersede(l *backlog, e *event) {
 }
 
 // hasMark reports whether an #account states something that does not hide the account.
-func hasMark(e *event) bool {
-	_, m := statusOf(e.frame.Active, e.frame.Status)
-	return e.frame.Kind == frame.KindAccount && m != store.MarkNone
+func hasMark(e *firehose.Event) bool {
+	_, m := statusOf(e.Frame.Active, e.Frame.Status)
+	return e.Frame.Kind == frame.KindAccount && m != store.MarkNone
 }
 
 // leave subtracts an event from the counts of waiting events.
-func (s *shard) leave(l *backlog, e *event) {
-	l.bytes -= e.cost
-	s.parkedBytes -= e.cost
+func (s *shard) leave(l *backlog, e *firehose.Event) {
+	l.bytes -= e.Cost()
+	s.parkedBytes -= e.Cost()
 	if l.web() {
-		s.webBytes -= e.cost
+		s.webBytes -= e.Cost()
 	}
 	s.parkedEvents--
 }
 
 // crowded reports whether an event should be coalesced rather than wait for its backlog. Where room
 // is expected soon, full waits for it instead.
-func (s *shard) crowded(l *backlog, e *event) bool {
-	if l.web() && s.webBytes+e.cost > s.parkedBytesMax()/websBytesShare {
+func (s *shard) crowded(l *backlog, e *firehose.Event) bool {
+	if l.web() && s.webBytes+e.Cost() > s.parkedBytesMax()/websBytesShare {
 		return true
 	}
-	return len(l.events) >= backlogEventsMax || s.parkedBytes+e.cost > s.parkedBytesMax()
+	return len(l.events) >= backlogEventsMax || s.parkedBytes+e.Cost() > s.parkedBytesMax()
 }
 
 // parkedBytesMax returns how many bytes parked events may hold. It leaves most of the readers'
 // budget to other events, so that a directory that does not answer does not stop all accounts.
 func (s *shard) parkedBytesMax() int64 {
-	return s.r.opts.QueueBytes / parkedShare / int64(len(s.r.shards))
+	return s.r.opts.Firehose.QueueBytes() / parkedShare / int64(len(s.r.shards))
 }
 
 // full reports whether the shard must take no more events: too many wait that cannot be coalesced,
@@ -286,10 +288,10 @@ func (s *shard) answer(l *backlog, now time.Time) {
 // it. A commit that is dropped comes back with a fetch of the repository, but a status is not
 // stated again. See wantKey for commits whose signature could be checked against some key.
 func (s *shard) triesMax(l *backlog) int {
-	if len(l.events) > 0 && l.events[0].frame.Kind == frame.KindAccount {
+	if len(l.events) > 0 && l.events[0].Frame.Kind == frame.KindAccount {
 		return lookupsMaxAccount
 	}
-	if l.refresh > 0 || len(l.events) > 0 && l.events[0].frame.Kind == frame.KindIdentity {
+	if l.refresh > 0 || len(l.events) > 0 && l.events[0].Frame.Kind == frame.KindIdentity {
 		return 1 // refreshLater repeats the lookup without holding an event
 	}
 	switch {
@@ -324,7 +326,7 @@ func (q *tasks) add(l *backlog) {
 	q.mu.Lock()
 	q.backlogs = append(q.backlogs, l)
 	q.mu.Unlock()
-	signal(q.kick)
+	loop.Wake(q.kick)
 }
 
 func (q *tasks) take() *backlog {
@@ -336,7 +338,7 @@ func (q *tasks) take() *backlog {
 	l := q.backlogs[0]
 	q.backlogs[0] = nil
 	if q.backlogs = q.backlogs[1:]; len(q.backlogs) > 0 {
-		signal(q.kick)
+		loop.Wake(q.kick)
 	}
 	return l
 }

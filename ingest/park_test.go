@@ -17,7 +17,7 @@ var errDown = errors.New("connection refused")
 // A DID whose key is being looked up keeps its events in order and delays no other DID.
 func TestParkedDelaysNobody(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *ingest.Options) { o.Shards = 1 })
+	w := newWorld(t, func(w *world) { w.opts.Shards = 1 })
 	a, b := w.net.Accounts()[0], w.net.Accounts()[1]
 	w.hold(a, b)
 	w.skip()
@@ -87,7 +87,7 @@ func TestStopWhileParked(t *testing.T) {
 // With no room for more, only revs are kept, and the repository is fetched again.
 func TestParkedCommitsCoalesce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *ingest.Options) { o.Shards, o.QueueBytes = 1, 64<<10 })
+	w := newWorld(t, func(w *world) { w.opts.Shards, w.hose.QueueBytes = 1, 64<<10 })
 	a, b := w.net.Accounts()[0], w.net.Accounts()[1]
 	w.hold(a, b)
 	w.skip()
@@ -102,7 +102,7 @@ func TestParkedCommitsCoalesce(t *testing.T) {
 	if n := w.count("coalesced_total"); n == 0 {
 		t.Error("nothing was coalesced")
 	}
-	w.until("only parked ones are held", func() bool { return w.r.Queued() <= 64<<10/ingest.ParkedShare })
+	w.until("only parked ones are held", func() bool { return w.feed.Queued() <= 64<<10/ingest.ParkedShare })
 	answer()
 	w.settle()
 	row := w.row(a)

@@ -106,7 +106,7 @@ func TestMoveWhileRefused(t *testing.T) {
 		a := w.net.Accounts()[0]
 		w.hold(a)
 		home, other := a.Host(), elsewhere(w, a)
-		early := ingestFeed(w, "ws"+other.URL()[len("http"):], true)
+		early := w.newFeed("ws"+other.URL()[len("http"):], true)
 		from := home.Head()
 		a.AnnounceIdentity()
 		w.sendTo(early, home, from) // any event of it, before the move

@@ -5,21 +5,20 @@ import (
 	"fmt"
 	"hash/maphash"
 
+	"cistern/ingest/firehose"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// Runner follows sources.
+// Runner applies the events of firehoses.
 type Runner struct {
-	opts    Options
-	store   *store.Store
-	budget  *budget
-	metrics *metrics
-	tally   *tally
-	sources *sources
-	shards  []*shard
-	seed    maphash.Seed
+	opts   Options
+	store  *store.Store
+	budget *budget
+	tally  *tally
+	shards []*shard
+	seed   maphash.Seed
 
 	lookups   tasks // for DIDs whose documents a directory has
 	rereading tasks // the same, because of an #identity
@@ -43,14 +42,8 @@ func New(opts Options) (*Runner, error) {
 		r.shards = append(r.shards, newShard(r))
 	}
 	var err error
-	if r.metrics, err = newMetrics(opts.Registerer, r); err == nil {
-		r.tally, err = newTally(opts.Registerer, r)
-	}
-	if err != nil {
+	if r.tally, err = newTally(opts.Registerer, r); err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
-	}
-	if r.sources, err = newSources(opts, r.metrics, r.submit); err != nil {
-		return nil, err
 	}
 	return r, nil
 }
@@ -62,7 +55,9 @@ func New(opts Options) (*Runner, error) {
 // It stops in the order in which events pass: sources stop reading, shards handle what was read,
 // and the last batches become durable. Events that wait for the network are dropped: no cursor has
 // passed them.
-func (r *Runner) Run(ctx context.Context) error { return r.runWith(ctx, r.runSources) }
+func (r *Runner) Run(ctx context.Context) error {
+	return r.runWith(ctx, func(ctx context.Context) error { return r.opts.Firehose.Run(ctx, r.submit) })
+}
 
 func (r *Runner) runWith(ctx context.Context, read func(context.Context) error) error {
 	err := r.run(ctx, read)
@@ -74,7 +69,7 @@ func (r *Runner) runWith(ctx context.Context, read func(context.Context) error) 
 		s.abandon()
 	}
 	if err == nil {
-		err = r.saveCursors()
+		err = r.opts.Firehose.Save()
 	}
 	return err
 }
@@ -134,9 +129,9 @@ func settle(ctx context.Context, waits <-chan func() error) error {
 
 // submit hands an event to the shard of its DID. It waits while the shard's queue is full, and
 // fails only when ctx ends.
-func (r *Runner) submit(ctx context.Context, e *event) error {
+func (r *Runner) submit(ctx context.Context, e *firehose.Event) error {
 	select {
-	case r.shardOf(e.frame.DID).queue <- e:
+	case r.shardOf(e.Frame.DID).queue <- e:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

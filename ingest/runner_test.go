@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -31,22 +32,21 @@ func TestRunFollowsTwoRelays(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &world{t: t, net: net, store: storetest.Open(t, store.Options{}), now: time.Now(), reg: prometheus.NewRegistry()}
-	opts := ingest.Options{Store: w.store, Directory: dir, AllowPrivate: true, RetryBase: 10 * time.Millisecond, Registerer: w.reg, Now: w.clock}
+	w.hose = firehose.Options{AllowPrivate: true, RetryBase: 10 * time.Millisecond}
+	w.opts = ingest.Options{Store: w.store, Directory: dir, Registerer: w.reg, Now: w.clock}
 	for _, relay := range net.Relays() {
-		opts.Sources = append(opts.Sources, store.Source{URL: relay.URL()})
+		w.hose.Sources = append(w.hose.Sources, store.Source{URL: relay.URL()})
 		relay.InjectStream(simnet.StreamFault{Kind: simnet.StreamDuplicate, Ahead: 2, After: 3, Count: 20})
 		relay.InjectStream(simnet.StreamFault{Kind: simnet.StreamDisconnect, After: 40, Count: 2})
 	}
 	w.hold(net.Accounts()...)
-	if w.r, err = ingest.New(opts); err != nil {
-		t.Fatal(err)
-	}
+	w.make()
 	turn := func(round int) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- w.r.Run(ctx) }()
 		w.until("both relays are connected", func() bool {
-			s := w.r.Sources()
+			s := w.sources.Status()
 			return len(s) == 2 && s[0].Running && s[1].Running
 		})
 		for i := range 20 {
@@ -67,7 +67,7 @@ func TestRunFollowsTwoRelays(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range w.r.Sources() {
+		for _, s := range w.sources.Status() {
 			if s.Cursor == 0 || s.Running {
 				t.Errorf("after round %d: %+v", round, s)
 			}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cistern/ingest/firehose"
+	"cistern/loop"
 	"cistern/store"
 	"cistern/trace"
 )
@@ -71,7 +73,7 @@ const (
 // in which they were submitted (invariant 1).
 type shard struct {
 	r      *Runner
-	queue  chan *event
+	queue  chan *firehose.Event
 	kick   chan struct{} // inbox or drains is not empty
 	parked atomic.Int64  // number of parked backlogs
 
@@ -106,7 +108,7 @@ type shard struct {
 
 func newShard(r *Runner) *shard {
 	return &shard{
-		r: r, queue: make(chan *event, queueMax), kick: make(chan struct{}, 1),
+		r: r, queue: make(chan *firehose.Event, queueMax), kick: make(chan struct{}, 1),
 		drains: map[string]struct{}{}, backlogs: map[string]*backlog{}, refusedPairs: map[string]time.Time{}, refreshes: map[string]refresh{},
 	}
 }
@@ -165,8 +167,8 @@ func (s *shard) receive() bool {
 	}
 }
 
-func (s *shard) take(e *event) {
-	l := s.backlog(e.frame.DID)
+func (s *shard) take(e *firehose.Event) {
+	l := s.backlog(e.Frame.DID)
 	if l.parked != needNothing {
 		s.wait(l, e)
 		return
@@ -222,18 +224,18 @@ func (s *shard) finish(l *backlog) {
 	l.pop()
 	s.local--
 	l.forget()
-	s.r.release(e)
+	e.Release()
 }
 
 // abandon releases the memory of events that an ended run did not handle. The events will be read
 // again.
 func (s *shard) abandon() {
 	for len(s.queue) > 0 {
-		s.r.release(<-s.queue)
+		(<-s.queue).Release()
 	}
 	for _, l := range s.backlogs {
 		for _, e := range l.events {
-			s.r.release(e)
+			e.Release()
 		}
 	}
 	clear(s.backlogs)
@@ -252,7 +254,7 @@ func (s *shard) returned(l *backlog) {
 	s.mu.Lock()
 	s.inbox = append(s.inbox, l)
 	s.mu.Unlock()
-	signal(s.kick)
+	loop.Wake(s.kick)
 }
 
 // drainSoon records that a row is draining.
@@ -264,7 +266,7 @@ func (s *shard) drainSoon(did string) {
 		s.drains[did] = struct{}{}
 	}
 	s.mu.Unlock()
-	signal(s.kick)
+	loop.Wake(s.kick)
 }
 
 // takeDrains begins to drain some rows, in turn with events.
@@ -298,7 +300,7 @@ func (s *shard) handle(ctx context.Context, waits chan<- func() error) error {
 		it.begin(s.ready[n], now)
 		n++
 		if it.e != nil {
-			bytes += it.e.cost
+			bytes += it.e.Cost()
 		}
 		done, err := it.prepare()
 		if err != nil {
@@ -352,9 +354,11 @@ func (s *shard) after(it *item) {
 		l.coalesced = coalesced{marks: l.coalesced.marks[:0]}
 	case it.e != nil:
 		if it.outcome == outcomeApplied {
-			it.e.src.healthy() // the source sends useful events again
+			it.e.Source.Healthy() // the source sends useful events again
 		}
-		s.r.sources.direct.note(it.e, it.outcome, it.now)
+		if it.outcome == outcomeApplied || it.outcome == outcomeSkipped {
+			it.e.Confirm(it.outcome == outcomeApplied, it.now)
+		}
 		s.takeTrace(it)
 		s.finish(l)
 	default:
@@ -366,7 +370,7 @@ func (s *shard) after(it *item) {
 
 // marks are the seqs of one source's events that a group has finished.
 type marks struct {
-	src  *source
+	src  *firehose.Source
 	seqs []int64
 }
 
@@ -416,7 +420,7 @@ func (s *shard) mark(items []item) []marks {
 				s.note(m)
 			}
 		case it.e != nil:
-			s.note(mark{it.e.src, it.e.seq})
+			s.note(mark{it.e.Source, it.e.Number})
 		}
 	}
 	return s.marks

@@ -53,10 +53,22 @@ func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 		Name: "cistern_ingest_events_total", Help: "Events handled, by kind and outcome.",
 	}, []string{"kind", "outcome"})
 	t := &tally{
-		rejected: vec("cistern_ingest_rejected_total", "Events that were invalid, by the reason.", "reason", reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit,
-			refusedFrame, refusedTime, refusedRev, refusedCAR, refusedRoot, refusedCommit, refusedEnvelope, refusedOps, refusedRecord, refusedSignature, refusedProof, refusedTree),
-		refetches: vec("cistern_ingest_refetches_total", "Repositories queued to be fetched again, because an event did not fit.", "due", "now", "later"),
-		coalesced: counter("cistern_ingest_coalesced_total", "Events of which only a rev or a newer one was kept, because too many waited for an identity."),
+		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_ingest_rejected_total", Help: "Events that were invalid, by the reason.",
+		}, []string{"reason"}),
+		refetches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_ingest_refetches_total", Help: "Repositories queued to be fetched again, because an event did not fit.",
+		}, []string{"due"}),
+		coalesced: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cistern_ingest_coalesced_total", Help: "Events of which only a rev or a newer one was kept, because too many waited for an identity.",
+		}),
+	}
+	for _, reason := range []string{reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit, refusedFrame, refusedTime, refusedRev, refusedCAR,
+		refusedRoot, refusedCommit, refusedEnvelope, refusedOps, refusedRecord, refusedSignature, refusedProof, refusedTree} {
+		t.rejected.WithLabelValues(reason)
+	}
+	for _, due := range []string{"now", "later"} {
+		t.refetches.WithLabelValues(due)
 	}
 	for j := range jobs {
 		for o := range outcomes {
@@ -65,8 +77,12 @@ func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 	}
 	for _, c := range []prometheus.Collector{
 		events, t.rejected, t.refetches, t.coalesced,
-		gauge("cistern_ingest_queued_events", "Events read that no shard has taken yet.", r.queued),
-		gauge("cistern_ingest_parked_repos", "Repositories whose events wait for the network.", r.parked),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "cistern_ingest_queued_events", Help: "Events read that no shard has taken yet.",
+		}, r.queued),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "cistern_ingest_parked_repos", Help: "Repositories whose events wait for the network.",
+		}, r.parked),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register: %w", err)

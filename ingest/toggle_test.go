@@ -134,7 +134,7 @@ func TestManyComeBack(t *testing.T) {
 			parked.Store(true)
 		}
 	}})
-	w = newWorld(t, func(o *ingest.Options) { o.Shards, o.Store = 1, db })
+	w = newWorld(t, func(w *world) { w.opts.Shards, w.opts.Store = 1, db })
 	accounts := w.net.Accounts()
 	w.hold(accounts...)
 	for _, a := range accounts[1:] {

@@ -2,31 +2,17 @@ package ingest
 
 import "cistern/trace"
 
-// describe sets the attributes of a commit's trace, and begins its first step: it waits for its
-// shard.
-func describe(e *event) {
-	if !e.path.On() {
-		return
-	}
-	e.path.Text("did", e.frame.DID)
-	e.path.Text("host", e.src.url)
-	e.path.Text("rev", e.frame.Rev)
-	e.path.Number("seq", e.frame.Seq)
-	e.path.Number("records", int64(len(e.frame.Ops)))
-	e.path.Step("queue")
-}
-
 // step begins the next step of the trace of the item's event, if it has one.
 func (it *item) step(name string) {
 	if it.e != nil {
-		it.e.path.Step(name)
+		it.e.Trace.Step(name)
 	}
 }
 
 // takeTrace takes the trace of an event that is done: the event is released before its batch is
 // durable.
 func (s *shard) takeTrace(it *item) {
-	p := &it.e.path
+	p := &it.e.Trace
 	if !p.On() {
 		return
 	}

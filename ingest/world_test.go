@@ -12,12 +12,14 @@ import (
 
 	"cistern/filter"
 	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -25,23 +27,25 @@ import (
 // world is a network, a store that begins with copies of it, and a Runner fed with messages by
 // hand.
 type world struct {
-	t     testing.TB
-	net   *simnet.Network
-	store *store.Store
-	dir   *directory
-	opts  ingest.Options
-	reg   *prometheus.Registry
-	r     *ingest.Runner
-	feed  *ingest.Feed
-	sent  int64 // of the relay's messages
-	stop  func()
+	t       testing.TB
+	net     *simnet.Network
+	store   *store.Store
+	dir     *directory
+	hose    firehose.Options
+	opts    ingest.Options
+	reg     *prometheus.Registry
+	r       *ingest.Runner
+	feed    *feed
+	sources *firehose.Sources
+	sent    int64 // of the relay's messages
+	stop    func()
 
 	mu    sync.Mutex
 	now   time.Time
 	wakes int
 }
 
-func newWorld(t testing.TB, change ...func(*ingest.Options)) *world {
+func newWorld(t testing.TB, change ...func(*world)) *world {
 	t.Helper()
 	net, err := simnet.New(simnet.Options{Seed: 7, Repos: 4, Hosts: 2, RecordsMedian: 12})
 	if err != nil {
@@ -59,7 +63,7 @@ func newWorld(t testing.TB, change ...func(*ingest.Options)) *world {
 		Wake: func() { w.mu.Lock(); defer w.mu.Unlock(); w.wakes++ },
 	}
 	for _, f := range change {
-		f(&w.opts)
+		f(w)
 	}
 	if w.opts.Store == nil {
 		w.opts.Store = storetest.Open(t, store.Options{})
@@ -87,12 +91,23 @@ func (w *world) start() {
 	w.t.Helper()
 	w.opts.Registerer = prometheus.NewRegistry()
 	w.reg = w.opts.Registerer.(*prometheus.Registry)
-	r, err := ingest.New(w.opts)
-	if err != nil {
+	w.make()
+	w.feed = w.newFeed("ws://relay.test", false)
+	w.run()
+}
+
+// make makes a Runner and its sources.
+func (w *world) make() {
+	w.t.Helper()
+	w.hose.Store, w.hose.Registerer, w.hose.Now, w.hose.Wake = w.store, w.reg, w.opts.Now, w.opts.Wake
+	var err error
+	if w.sources, err = firehose.New(w.hose); err != nil {
 		w.t.Fatal(err)
 	}
-	w.r, w.feed = r, ingest.NewFeed(r, "ws://relay.test", false)
-	w.run()
+	w.opts.Firehose = w.sources
+	if w.r, err = ingest.New(w.opts); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) run() {
@@ -100,14 +115,14 @@ func (w *world) run() {
 	ended := make(chan error, 1)
 	r := w.r
 	started := make(chan struct{})
-	go func() { ended <- r.RunFeeds(ctx, func() { close(started) }) }()
+	go func() { ended <- r.RunFeeds(ctx, func() { close(started) }, w.feed.Feed) }()
 	<-started
 	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			w.t.Errorf("run: %v", err)
 		}
-		if n := r.Queued(); n != 0 {
+		if n := w.feed.Queued(); n != 0 {
 			w.t.Errorf("%d bytes are still counted as queued", n)
 		}
 	})
@@ -199,7 +214,7 @@ func (w *world) send() {
 	w.sent = w.sendTo(w.feed, w.net.RelayHost(), w.sent)
 }
 
-func (w *world) sendTo(f *ingest.Feed, h *simnet.Host, after int64) int64 {
+func (w *world) sendTo(f *feed, h *simnet.Host, after int64) int64 {
 	w.t.Helper()
 	for _, m := range h.Messages(after) {
 		if err := f.Send(w.t.Context(), m); err != nil {
@@ -483,8 +498,28 @@ func reach(w *world, a *simnet.Account, to store.State) {
 	setIn(w, a.DID(), func(b *store.Batch, r *store.Repo) { storetest.Reach(b, r, to) })
 }
 
-// ingestFeed is one more source of the running Runner.
-func ingestFeed(w *world, url string, pds bool) *ingest.Feed { return ingest.NewFeed(w.r, url, pds) }
+// feed is a source whose messages the test sends.
+type feed struct {
+	*firehose.Feed
+	r *ingest.Runner
+}
+
+func (w *world) newFeed(url string, pds bool) *feed {
+	return &feed{Feed: w.sources.NewFeed(url, pds), r: w.r}
+}
+
+// Send hands in a message. Frames that are no events are dropped.
+func (f *feed) Send(ctx context.Context, message []byte) error {
+	e, err := f.Event(ctx, message)
+	if e == nil || err != nil {
+		return err
+	}
+	return f.r.Submit(ctx, e)
+}
+
+// Idle says that all events are done, and what they wrote is to be read: they are done a moment
+// before.
+func (f *feed) Idle() bool { return f.Waiting() == 0 && f.Queued() == 0 }
 
 // fill adds records to a copy until it holds n, which the account knows nothing of.
 func (w *world) fill(a *simnet.Account, n int) {
@@ -504,3 +539,22 @@ func (w *world) fill(a *simnet.Account, n int) {
 		}
 	}
 }
+
+// encode returns values one after another as DAG-CBOR.
+func encode(parts ...any) []byte {
+	mode, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		panic(err)
+	}
+	var out []byte
+	for _, p := range parts {
+		part, err := mode.Marshal(p)
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, part...)
+	}
+	return out
+}
+
+func header(kind string) map[string]any { return map[string]any{"op": 1, "t": kind} }

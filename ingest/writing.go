@@ -32,9 +32,9 @@ func (r *Runner) update(now time.Time, dids []string, decide func(w *writing, ro
 		writes = !b.Empty()
 		for _, m := range done {
 			if writes {
-				b.SetCursor(m.src.key(), func() int64 { return m.src.tracker.finish(m.seqs...) })
+				b.SetCursor(m.src.URL(), func() int64 { return m.src.Finish(m.seqs...) })
 			} else {
-				m.src.tracker.finish(m.seqs...)
+				m.src.Finish(m.seqs...)
 			}
 		}
 		return nil

@@ -17,7 +17,7 @@ import (
 	"cistern/backfill/hosts"
 	"cistern/condition"
 	"cistern/console"
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/identity"
 	"cistern/maintain"
 	"cistern/store"
@@ -102,7 +102,7 @@ func (d *daemon) failures(time.Time) (all []alert.Failure, err error) {
 		failingWebhooks(d.api.Subscriptions()), failingOperations(view),
 		failingConditions(d.conditions.Status()))
 	if !d.gates.firehose.IsShut() {
-		all = append(all, failingSources(d.ingest.Sources())...)
+		all = append(all, failingSources(d.sources.Status())...)
 	}
 	return all, nil
 }
@@ -171,7 +171,7 @@ func failingHosts(s *store.Store, standing func(uint32) hosts.Standing, named []
 
 // failingSources returns the firehoses that are not connected. Those that Cistern added itself are
 // hosts that the operator did not ask for.
-func failingSources(sources []ingest.SourceStatus) (all []alert.Failure) {
+func failingSources(sources []firehose.Status) (all []alert.Failure) {
 	for _, s := range sources {
 		if s.Direct || s.Running || s.Failures == 0 {
 			continue

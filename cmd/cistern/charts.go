@@ -58,7 +58,7 @@ func figuresOf(d *daemon) figures {
 		received: float64(d.meter.Today(d.now()).Bytes),
 		pending:  float64(counts["pending"]), resync: float64(counts["resync"]),
 		lag: unknown, used: unknown, free: unknown, cpu: unknown, memory: unknown}
-	for _, s := range d.ingest.Sources() {
+	for _, s := range d.sources.Status() {
 		f.live += float64(s.Events)
 		f.received += float64(s.Bytes)
 		if lag := s.Lag.Seconds(); s.Running && !(f.lag >= lag) { // f.lag may be NaN

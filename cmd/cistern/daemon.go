@@ -27,6 +27,7 @@ import (
 	"cistern/console"
 	"cistern/dump"
 	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/identity"
 	"cistern/logbook"
 	"cistern/logs"
@@ -126,6 +127,7 @@ type tuning struct {
 	store    func(*store.Options)
 	backfill func(*backfill.Options)
 	discover func(*discover.Options)
+	firehose func(*firehose.Options)
 	ingest   func(*ingest.Options)
 	archive  func(*archive.Options)
 	probe    func(*condition.Probe)
@@ -161,6 +163,7 @@ type daemon struct {
 	phases   *phase.Keeper
 	backfill *backfill.Runner
 	discover *discover.Runner
+	sources  *firehose.Sources
 	ingest   *ingest.Runner
 	api      *api.Server
 	backups  *backup.Maker // nil without --backup
@@ -221,7 +224,7 @@ func (d *daemon) boxes() []box {
 		{"backlinks", d.links.run},
 		{"conditions", d.runConditions}, // below what it counts
 		{"backfill", func(ctx context.Context) error {
-			awaitSources(ctx, d.ingest)
+			awaitSources(ctx, d.sources)
 			return d.gates.backfill.Run(ctx, d.backfill.Run)
 		}},
 		{"crawl", func(ctx context.Context) error {
@@ -240,10 +243,10 @@ const sourcesBudget = 10 * time.Second
 
 // awaitSources waits until the firehose is followed. If a repository were fetched before, the
 // commits between its copy and the first event would be missed.
-func awaitSources(ctx context.Context, live *ingest.Runner) {
+func awaitSources(ctx context.Context, sources *firehose.Sources) {
 	t := time.NewTicker(5 * time.Millisecond)
 	defer t.Stop()
-	for end := time.Now().Add(sourcesBudget); !live.Tried() && time.Now().Before(end); {
+	for end := time.Now().Add(sourcesBudget); !sources.Tried() && time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
 			return
@@ -353,8 +356,8 @@ func (d *daemon) newBackfill() (err error) {
 		CARBytesMax:    d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout,
 		SpoolDir: d.cfg.Data, Gate: &d.gates.backfill, Receive: d.meter.Receive,
 		Seed: rand.Uint64(), Tracer: d.tracer, Logger: d.log, Registerer: d.metrics,
-		// newIngest makes d.ingest next. These are called only once both run.
-		Follows: func(source uint32) bool { return d.ingest.Follows(source) },
+		// newIngest makes d.sources and d.ingest next. These are called only once both run.
+		Follows: func(source uint32) bool { return d.sources.Follows(source) },
 		Drain:   func(did string) { d.ingest.Drain(did) }}
 	if d.tune.backfill != nil {
 		d.tune.backfill(&o)
@@ -368,8 +371,8 @@ func (d *daemon) newDiscover() (err error) {
 		Enqueued: d.backfill.Enqueued, AllowPrivate: d.cfg.AllowPrivate,
 		Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, Gate: &d.gates.crawler,
 		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
-		// newIngest makes d.ingest next. This is called only once both run.
-		Unheard: func(origin string) error { return d.ingest.FollowHost(origin) }}
+		// newIngest makes d.sources next. This is called only once both run.
+		Unheard: func(origin string) error { return d.sources.FollowHost(origin) }}
 	if d.tune.discover != nil {
 		d.tune.discover(&o)
 	}
@@ -385,11 +388,19 @@ func (d *daemon) wake() {
 }
 
 func (d *daemon) newIngest() (err error) {
-	o := ingest.Options{Store: d.store, Directory: d.identity,
-		Sources:        slices.Concat(d.cfg.Relays, d.cfg.PDS),
-		SkipSignatures: d.cfg.Verify != "full", AllowPrivate: d.cfg.AllowPrivate,
-		UserAgent: userAgent(), Wake: d.wake, Gate: &d.gates.firehose,
-		Seed: rand.Uint64(), Tracer: d.tracer, Logger: d.log, Registerer: d.metrics}
+	from := firehose.Options{Store: d.store, Sources: slices.Concat(d.cfg.Relays, d.cfg.PDS),
+		AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Wake: d.wake,
+		Gate: &d.gates.firehose, Seed: rand.Uint64(), Tracer: d.tracer, Logger: d.log,
+		Registerer: d.metrics}
+	if d.tune.firehose != nil {
+		d.tune.firehose(&from)
+	}
+	if d.sources, err = firehose.New(from); err != nil {
+		return err
+	}
+	o := ingest.Options{Store: d.store, Directory: d.identity, Firehose: d.sources,
+		SkipSignatures: d.cfg.Verify != "full", Wake: d.wake, Logger: d.log,
+		Registerer: d.metrics}
 	if d.tune.ingest != nil {
 		d.tune.ingest(&o)
 	}
@@ -443,7 +454,7 @@ func (d *daemon) hosts() api.Hosts {
 func userAgent() string { return "cistern/" + version() }
 
 func (d *daemon) sample() sample {
-	s := newSample(time.Now(), d.store.Counts(), d.backfill.Syncing(), d.ingest.Sources())
+	s := newSample(time.Now(), d.store.Counts(), d.backfill.Syncing(), d.sources.Status())
 	s.waiting = waiting(d.conditions.Status())
 	return s
 }

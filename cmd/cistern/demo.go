@@ -16,7 +16,7 @@ import (
 
 	"cistern/console"
 	"cistern/filter"
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/simnet"
 	"cistern/store"
 
@@ -167,7 +167,7 @@ func misbehave(n *simnet.Network) {
 
 // demoConfig returns the options of a daemon that indexes all of n.
 func demoConfig(n *simnet.Network, data string) (Config, error) {
-	relay, err := ingest.ParseSource(n.Relay(), false)
+	relay, err := firehose.ParseSource(n.Relay(), false)
 	return Config{Data: data, PLC: []string{n.PLC()}, Mode: filter.ModeFull,
 		Relays: []store.Source{relay}, AllowPrivate: true, Verify: "full"}, err
 }

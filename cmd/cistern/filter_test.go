@@ -16,7 +16,7 @@ import (
 	"cistern/backfill"
 	"cistern/backfill/discover"
 	"cistern/filter"
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -137,7 +137,7 @@ func TestFailedStartPinsNoFilter(t *testing.T) {
 	for name, tune := range map[string]tuning{
 		"backfill": {backfill: func(o *backfill.Options) { o.Concurrency = -1 }},
 		"discover": {discover: func(o *discover.Options) { o.CrawlEvery = -1 }},
-		"ingest":   {ingest: func(o *ingest.Options) { o.Sources = []store.Source{{URL: "ftp://x"}} }},
+		"firehose": {firehose: func(o *firehose.Options) { o.Sources = []store.Source{{URL: "ftp://x"}} }},
 	} {
 		a := &app{stdout: io.Discard, stderr: io.Discard, tune: tune}
 		if err := a.run(t.Context(), args); err == nil {

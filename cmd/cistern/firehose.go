@@ -2,20 +2,20 @@ package main
 
 import (
 	"cistern/api"
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 )
 
-// firehose returns what the private listener needs to show and control ingest.
+// firehose returns what the private listener needs to show and control of the firehoses.
 func (d *daemon) firehose() api.Firehose {
 	return api.Firehose{
 		Sources: func() []api.Source {
 			var sources []api.Source
-			for _, s := range d.ingest.Sources() {
+			for _, s := range d.sources.Status() {
 				sources = append(sources, api.Source(s))
 			}
 			return sources
 		},
-		Parse: ingest.ParseSource, Add: d.ingest.AddSource, Remove: d.ingest.RemoveSource,
-		Forget: d.ingest.ForgetCursor,
+		Parse: firehose.ParseSource, Add: d.sources.Add, Remove: d.sources.Remove,
+		Forget: d.sources.ForgetCursor,
 	}
 }

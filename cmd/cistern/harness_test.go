@@ -17,6 +17,7 @@ import (
 
 	"cistern/backfill"
 	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -67,10 +68,10 @@ func hasty() tuning {
 	return tuning{
 		store:    func(o *store.Options) { o.GroupAge, o.SmallBytes = 25*time.Millisecond, 8<<10 },
 		backfill: func(o *backfill.Options) { o.RetryBase, o.RetryMax = 200*time.Millisecond, time.Second },
-		ingest: func(o *ingest.Options) {
-			o.RetryBase, o.RetryMax, o.RefetchBase = 20*time.Millisecond, 200*time.Millisecond, 200*time.Millisecond
-			o.ReconcileEvery = 50 * time.Millisecond
+		firehose: func(o *firehose.Options) {
+			o.RetryBase, o.RetryMax, o.ReconcileEvery = 20*time.Millisecond, 200*time.Millisecond, 50*time.Millisecond
 		},
+		ingest: func(o *ingest.Options) { o.RefetchBase = 200 * time.Millisecond },
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -78,7 +78,7 @@ func TestLiveDuringHugeBackfill(t *testing.T) {
 func startInside(t *testing.T, n *simnet.Network, tune tuning) (x *testIndex, d *daemon, stop func()) {
 	t.Helper()
 	x = newTestIndex(t)
-	relay, err := ingest.ParseSource(n.Relay(), false)
+	relay, err := firehose.ParseSource(n.Relay(), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"cistern/backfill/discover"
 	"cistern/filter"
 	"cistern/ingest"
+	"cistern/ingest/firehose"
 	wire "cistern/ingest/frame"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
@@ -29,17 +30,18 @@ import (
 // model is a seeded network and a Cistern that follows it: the boxes of the daemon without its
 // listeners, over a store in memory.
 type model struct {
-	repeats bool // sources begin behind a crash, and repeat events that rows hold
-	t       *testing.T
-	seed    uint64
-	rng     *rand.Rand
-	net     *simnet.Network
-	plan    plan
-	store   *store.Store
-	stop    func()
-	live    *ingest.Runner
-	fetch   *backfill.Runner
-	find    *discover.Runner
+	repeats  bool // sources begin behind a crash, and repeat events that rows hold
+	t        *testing.T
+	seed     uint64
+	rng      *rand.Rand
+	net      *simnet.Network
+	plan     plan
+	store    *store.Store
+	stop     func()
+	firehose *firehose.Sources
+	live     *ingest.Runner
+	fetch    *backfill.Runner
+	find     *discover.Runner
 
 	config filter.Config   // of a new store; full without a mode
 	every  time.Duration   // between two passes over a listing; 0: a day
@@ -87,7 +89,7 @@ func (m *model) start() {
 	}
 	fetch, err := backfill.New(backfill.Options{Store: m.store, Directory: dir, AllowPrivate: true, SpoolDir: t.TempDir(), Logger: log,
 		RetryBase: 20 * time.Millisecond, RetryMax: 100 * time.Millisecond, Drain: func(did string) { m.live.Drain(did) },
-		Follows: func(source uint32) bool { return m.live.Follows(source) }})
+		Follows: func(source uint32) bool { return m.firehose.Follows(source) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,14 +99,19 @@ func (m *model) start() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, AllowPrivate: true, Wake: m.wake, Logger: log,
-		Sources: m.sources(), Shards: 1 + m.rng.IntN(4), RetryBase: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
-		RefetchBase: refetchBase, ReconcileEvery: 20 * time.Millisecond, RefuseFor: time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
+	m.firehose, err = firehose.New(firehose.Options{Store: m.store, AllowPrivate: true, Wake: m.wake, Logger: log,
+		Sources: m.sources(), RetryBase: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
+		ReconcileEvery: 20 * time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, Firehose: m.firehose, Wake: m.wake, Logger: log,
+		Shards: 1 + m.rng.IntN(4), RefetchBase: refetchBase, RefuseFor: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	run := func(ctx context.Context) error {
-		awaitSources(ctx, m.live)
+		awaitSources(ctx, m.firehose)
 		return fetch.Run(ctx)
 	}
 	var stops []func()
@@ -136,7 +143,7 @@ func (m *model) wake() {
 func (m *model) sources() []store.Source {
 	var out []store.Source
 	add := func(url string, pds bool) {
-		src, err := ingest.ParseSource(url, pds)
+		src, err := firehose.ParseSource(url, pds)
 		if err != nil {
 			m.t.Fatal(err)
 		}
@@ -183,14 +190,14 @@ func (m *model) settle() {
 // older again. An event that waits at the stop stays behind the cursor, and those before it, of the
 // same account, may be applied.
 func (m *model) read() error {
-	if _, events := m.live.InFlight(); events > 0 {
+	if _, events := m.firehose.InFlight(); events > 0 {
 		return fmt.Errorf("%d events are in flight", events)
 	}
 	if !m.repeats {
 		return nil
 	}
 	at := map[string]int64{}
-	for _, src := range m.live.Sources() {
+	for _, src := range m.firehose.Status() {
 		at[src.URL] = src.Seq
 	}
 	for i, named := range m.sources() {
@@ -225,7 +232,7 @@ func (m *model) logFrames() {
 func (m *model) progress() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, m.store.Counts(), m.store.Head())
-	for _, src := range m.live.Sources() {
+	for _, src := range m.firehose.Status() {
 		fmt.Fprintln(&b, src.URL, src.Cursor, src.Seq)
 	}
 	for _, did := range m.net.DIDs() {
@@ -251,7 +258,7 @@ func heldUntil(row *store.Repo) time.Time {
 // where reports how far each stream was read.
 func (m *model) where() string {
 	var b strings.Builder
-	for i, src := range m.live.Sources() {
+	for i, src := range m.firehose.Status() {
 		fmt.Fprintf(&b, "%s: %+v\n", src.URL, src)
 		fmt.Fprintf(&b, "   stream %s at %d\n", m.streams()[i].URL(), m.streams()[i].Head())
 	}
@@ -411,7 +418,7 @@ func (m *model) connected() {
 			return
 		}
 		if p.ends(len(missing), m.progress()) {
-			m.t.Fatalf("%s is not followed: %+v", missing[0].URL(), m.live.Sources())
+			m.t.Fatalf("%s is not followed: %+v", missing[0].URL(), m.firehose.Status())
 		}
 	}
 }
@@ -428,7 +435,7 @@ func (m *model) begun() {
 			return
 		}
 		if p.ends(m.progress()) {
-			m.t.Fatalf("no cursor: %+v", m.live.Sources())
+			m.t.Fatalf("no cursor: %+v", m.firehose.Status())
 		}
 	}
 }

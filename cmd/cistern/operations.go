@@ -8,7 +8,7 @@ import (
 
 	"cistern/backfill/discover"
 	"cistern/backup"
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/maintain"
 	"cistern/store"
 	"cistern/verify"
@@ -139,8 +139,8 @@ func (d *daemon) newReconcile() func(context.Context, *maintain.Progress) error 
 
 // listings returns the base URLs at which the listings of sources of events are read.
 func (d *daemon) listings() (urls []string) {
-	for _, src := range d.ingest.Sources() {
-		urls = append(urls, ingest.Listing(src.URL))
+	for _, src := range d.sources.Status() {
+		urls = append(urls, firehose.Listing(src.URL))
 	}
 	return urls
 }

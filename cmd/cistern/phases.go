@@ -73,7 +73,7 @@ func busy(n int, what string) string {
 
 // firehoseBusy returns what is left of the firehose when it is shut.
 func (d *daemon) firehoseBusy() string {
-	connections, events := d.ingest.InFlight()
+	connections, events := d.sources.InFlight()
 	if connections > 0 {
 		return busy(connections, "connection")
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"cistern/console"
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 
 	"github.com/dustin/go-humanize"
 	"github.com/mattn/go-runewidth"
@@ -47,7 +47,7 @@ type sample struct {
 }
 
 func newSample(at time.Time, counts map[string]int64, syncing int,
-	sources []ingest.SourceStatus) sample {
+	sources []firehose.Status) sample {
 	s := sample{
 		at: at, repos: counts["repos"], records: counts["records"],
 		pending: counts["pending"], syncing: int64(syncing), resync: counts["resync"],

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"cistern/console"
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 
 	"github.com/mattn/go-runewidth"
 )
@@ -97,7 +97,7 @@ func TestProgressLogLive(t *testing.T) {
 			sample: func() sample {
 				n := int64(time.Since(begin) / time.Millisecond)
 				return newSample(time.Now(), map[string]int64{"repos": 5, "synced": 5, "records": n}, 0,
-					[]ingest.SourceStatus{{Running: true, Events: 2 * n, Lag: time.Duration(n) * time.Microsecond}})
+					[]firehose.Status{{Running: true, Events: 2 * n, Lag: time.Duration(n) * time.Microsecond}})
 			}}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()

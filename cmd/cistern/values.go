@@ -17,7 +17,7 @@ import (
 	"cistern/backfill/discover"
 	"cistern/backfill/pace"
 	"cistern/filter"
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -109,7 +109,7 @@ func parseCrawl(s string) (discover.Source, error) {
 
 func parseSource(pds bool) func(string) (store.Source, error) {
 	return func(s string) (store.Source, error) {
-		src, err := ingest.ParseSource(s, pds)
+		src, err := firehose.ParseSource(s, pds)
 		if err != nil { // without the value, which load names
 			err = fmt.Errorf("want a URL like https://example.com; this one %w", errors.Unwrap(err))
 		}

@@ -1,4 +1,4 @@
-package ingest_test
+package firehose_test
 
 import (
 	"errors"
@@ -30,7 +30,7 @@ func TestTip(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newFirehose(t, func(n int, cl *client) {
+			h := newServer(t, func(n int, cl *client) {
 				if n == c.lives-1 {
 					cl.stay()
 				}

@@ -1,4 +1,4 @@
-package ingest
+package firehose
 
 import (
 	"sync"
@@ -22,38 +22,38 @@ type direct struct {
 	mu  sync.Mutex
 	// mu guards; by DID: the oldest commit from its host that no relay has sent
 	applied map[string]appliedEvent
-	needed  map[*source]time.Time // mu guards; when an account of it was last found unheard
+	needed  map[*Source]time.Time // mu guards; when an account of it was last found unheard
 }
 
 type appliedEvent struct {
-	src *source
+	src *Source
 	at  time.Time
 }
 
-// note records the outcome of an event. Only commits count that were applied or known already.
-func (d *direct) note(e *event, o outcome, now time.Time) {
-	commit := e.frame.Kind == frame.KindCommit || e.frame.Kind == frame.KindSync
-	if !d.any.Load() || !commit || o != outcomeApplied && o != outcomeSkipped {
+// note records a valid event, which was applied or known already. Only commits count.
+func (d *direct) note(e *Event, applied bool, now time.Time) {
+	commit := e.Frame.Kind == frame.KindCommit || e.Frame.Kind == frame.KindSync
+	if !d.any.Load() || !commit {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !e.src.pds.Load() {
-		delete(d.applied, e.frame.DID)
+	if !e.Source.pds.Load() {
+		delete(d.applied, e.Frame.DID)
 		return
 	}
-	if _, waits := d.applied[e.frame.DID]; waits || o != outcomeApplied || !e.src.direct.Load() {
+	if _, waits := d.applied[e.Frame.DID]; waits || !applied || !e.Source.direct.Load() {
 		return
 	}
 	if len(d.applied) < unheardMax {
-		d.applied[e.frame.DID] = appliedEvent{e.src, now}
-	} else if _, follows := d.needed[e.src]; follows {
-		d.needed[e.src] = now // no room to find out: keep this source, whatever other hosts do
+		d.applied[e.Frame.DID] = appliedEvent{e.Source, now}
+	} else if _, follows := d.needed[e.Source]; follows {
+		d.needed[e.Source] = now // no room to find out: keep this source, whatever other hosts do
 	}
 }
 
 // begin marks a source as needed now.
-func (d *direct) begin(src *source, now time.Time) {
+func (d *direct) begin(src *Source, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.needed[src] = now
@@ -61,7 +61,7 @@ func (d *direct) begin(src *source, now time.Time) {
 }
 
 // superfluous returns the direct sources that had no unheard account for directFor.
-func (d *direct) superfluous(now time.Time) (all []*source) {
+func (d *direct) superfluous(now time.Time) (all []*Source) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for did, a := range d.applied {
@@ -89,17 +89,16 @@ func (d *direct) superfluous(now time.Time) (all []*source) {
 // relays do not send. It does nothing if the PDS is followed already, if no relay is followed, or
 // if directMax hosts are followed directly. The source survives restarts and is dropped when the
 // relays send its events again.
-func (r *Runner) FollowHost(origin string) error {
+func (s *Sources) FollowHost(origin string) error {
 	row, err := ParseSource(origin, true)
 	if err != nil {
 		return err
 	}
 	row.Direct = true
-	s := r.sources
 	s.rows.Lock()
 	defer s.rows.Unlock()
-	isDirect := func(src *source) bool { return src.direct.Load() }
-	isRelay := func(src *source) bool { return !src.pds.Load() }
+	isDirect := func(src *Source) bool { return src.direct.Load() }
+	isRelay := func(src *Source) bool { return !src.pds.Load() }
 	if s.get(row.URL) != nil || s.count(isRelay) == 0 || s.count(isDirect) >= directMax || s.count(nil) >= sourcesMax {
 		return nil
 	}
@@ -113,7 +112,7 @@ func (r *Runner) FollowHost(origin string) error {
 }
 
 // dropDirect drops the direct sources that are no longer needed.
-func (s *sources) dropDirect() error {
+func (s *Sources) dropDirect() error {
 	for _, src := range s.direct.superfluous(s.opts.Now()) {
 		if err := s.dropOne(src); err != nil {
 			return err
@@ -122,7 +121,7 @@ func (s *sources) dropDirect() error {
 	return nil
 }
 
-func (s *sources) dropOne(src *source) error {
+func (s *Sources) dropOne(src *Source) error {
 	s.rows.Lock()
 	defer s.rows.Unlock()
 	if !src.direct.Load() || src.isRemoved() {
@@ -143,7 +142,7 @@ func (s *sources) dropOne(src *source) error {
 }
 
 // mark sets whether a source is direct, from its row.
-func (s *sources) mark(src *source, row store.Source) {
+func (s *Sources) mark(src *Source, row store.Source) {
 	src.direct.Store(row.Direct)
 	if row.Direct {
 		s.direct.begin(src, s.opts.Now())

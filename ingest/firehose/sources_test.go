@@ -1,4 +1,4 @@
-package ingest_test
+package firehose_test
 
 import (
 	"errors"
@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"cistern/gate"
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/store"
 	"cistern/store/storetest"
 )
 
 // steady sends the events 1 to n, and stays.
-func steady(t *testing.T, n int64) *firehose { return newFirehose(t, upTo(n)) }
+func steady(t *testing.T, n int64) *server { return newServer(t, upTo(n)) }
 
 // upTo is the script of steady.
 func upTo(n int64) func(int, *client) {
@@ -33,12 +33,12 @@ func TestSourcesAreAddedAndRemoved(t *testing.T) {
 	s := newStage(t, a.source)
 	stop := s.run()
 	s.sees(a.url, 1, 2)
-	if err := s.r.AddSource(store.Source{URL: b.URL + "/xrpc/com.atproto.sync.subscribeRepos", PDS: true}); err != nil {
+	if err := s.r.Add(store.Source{URL: b.URL + "/xrpc/com.atproto.sync.subscribeRepos", PDS: true}); err != nil {
 		t.Fatal(err)
 	}
 	s.sees(b.url, 1, 2, 3)
 	var urls []string
-	for _, st := range s.r.Sources() {
+	for _, st := range s.r.Status() {
 		urls = append(urls, st.URL)
 		if want := st.URL == b.url; st.PDS != want || st.Persisted != want || !st.Running {
 			t.Errorf("status %+v", st)
@@ -47,20 +47,20 @@ func TestSourcesAreAddedAndRemoved(t *testing.T) {
 	if want := []string{a.url, b.url}; !slices.Equal(urls, want) && !slices.IsSorted(urls) {
 		t.Errorf("sources %q, want %q", urls, want)
 	}
-	if err := s.r.RemoveSource(b.URL); err != nil {
+	if err := s.r.Remove(b.URL); err != nil {
 		t.Fatal(err)
 	}
 	if st := s.status(b.url); st.URL != "" {
 		t.Errorf("it is there: %+v", st)
 	}
-	if err := s.r.RemoveSource(b.URL); !errors.Is(err, store.ErrNotFound) {
+	if err := s.r.Remove(b.URL); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("removed twice: %v", err)
 	}
-	if err := s.r.RemoveSource(a.URL); err != nil { // one that the Options name
+	if err := s.r.Remove(a.URL); err != nil { // one that the Options name
 		t.Fatal(err)
 	}
 	for name, err := range map[string]error{
-		"add": s.r.AddSource(store.Source{URL: "relay"}), "remove": s.r.RemoveSource("relay"), "forget": s.r.ForgetCursor("relay"),
+		"add": s.r.Add(store.Source{URL: "relay"}), "remove": s.r.Remove("relay"), "forget": s.r.ForgetCursor("relay"),
 	} {
 		if err == nil {
 			t.Errorf("%s took no address", name)
@@ -78,12 +78,12 @@ func TestSourcesSurviveARestart(t *testing.T) {
 	db := storetest.Open(t, store.Options{})
 	s := newStageOn(t, db, a.source)
 	for _, src := range []store.Source{{URL: b.URL}, {URL: b.URL, PDS: true}, {URL: a.URL, PDS: true}} { // also before Run
-		if err := s.r.AddSource(src); err != nil {
+		if err := s.r.Add(src); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s = newStageOn(t, db, a.source)
-	for _, h := range []*firehose{a, b} {
+	for _, h := range []*server{a, b} {
 		if st := s.status(h.url); !st.PDS || !st.Persisted {
 			t.Errorf("status %+v", st)
 		}
@@ -91,25 +91,25 @@ func TestSourcesSurviveARestart(t *testing.T) {
 	stop := s.run()
 	s.sees(a.url, 1, 2)
 	s.sees(b.url, 1, 2)
-	for _, h := range []*firehose{a, b} {
-		if err := s.r.RemoveSource(h.url); err != nil {
+	for _, h := range []*server{a, b} {
+		if err := s.r.Remove(h.url); err != nil {
 			t.Fatal(err)
 		}
 	}
 	stop()
 	s = newStageOn(t, db, a.source)
-	if all := s.r.Sources(); len(all) != 0 {
+	if all := s.r.Status(); len(all) != 0 {
 		t.Errorf("what was removed is back after a restart: %+v", all)
 	}
 	if text := s.text.String(); !strings.Contains(text, a.url) || strings.Contains(text, b.url) || !strings.Contains(text, "stays removed") {
 		t.Errorf("the log of the start must say that a source of the options stays removed: %q", text)
 	}
 	// The operator wants it again.
-	if err := s.r.AddSource(store.Source{URL: a.URL}); err != nil {
+	if err := s.r.Add(store.Source{URL: a.URL}); err != nil {
 		t.Fatal(err)
 	}
 	s = newStageOn(t, db, a.source)
-	if all := s.r.Sources(); len(all) != 1 || all[0].URL != a.url || !all[0].Named || !all[0].Persisted || all[0].Cursor != 2 {
+	if all := s.r.Status(); len(all) != 1 || all[0].URL != a.url || !all[0].Named || !all[0].Persisted || all[0].Cursor != 2 {
 		t.Errorf("sources %+v", all)
 	}
 	if text := s.text.String(); text != "" {
@@ -120,7 +120,7 @@ func TestSourcesSurviveARestart(t *testing.T) {
 // TestReplaceSource changes what it is, without a gap, and tries at once.
 func TestReplaceSource(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.listen()
 		for seq := max(c.cursor+1, 1); ; seq++ {
 			c.send(account(seq))
@@ -133,14 +133,14 @@ func TestReplaceSource(t *testing.T) {
 	})
 	s := newStage(t, h.source)
 	hosts := map[string]int64{}
-	s.holding(func(e ingest.Event) {
-		hosts[e.PDSHost()]++
-		e.Refuse()
+	s.holding(func(e *firehose.Event) {
+		hosts[e.Source.PDSHost()]++
+		e.Source.Refuse()
 		e.Skip()
 	})
 	stop := s.run()
 	s.until("events", func() bool { return len(s.seqs(h.url)) > 20 })
-	if err := s.r.AddSource(store.Source{URL: h.URL, PDS: true}); err != nil {
+	if err := s.r.Add(store.Source{URL: h.URL, PDS: true}); err != nil {
 		t.Fatal(err)
 	}
 	n := len(s.seqs(h.url))
@@ -162,24 +162,24 @@ func TestReplaceSource(t *testing.T) {
 // TestRemovedSourceComesBack while its events are in flight: they are not read a second time.
 func TestRemovedSourceComesBack(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
-		h := net.firehose(t, upTo(4))
+		h := net.server(t, upTo(4))
 		s := net.stage(t, h.source)
-		held := make(chan ingest.Event, 10)
-		s.holding(func(e ingest.Event) { held <- e })
+		held := make(chan *firehose.Event, 10)
+		s.holding(func(e *firehose.Event) { held <- e })
 		s.run()
 		s.sees(h.url, 1, 2, 3, 4)
-		if err := s.r.RemoveSource(h.url); err != nil {
+		if err := s.r.Remove(h.url); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Minute)
-		if err := s.r.AddSource(store.Source{URL: h.url}); err != nil {
+		if err := s.r.Add(store.Source{URL: h.url}); err != nil {
 			t.Fatal(err)
 		}
 		s.until("another connection", func() bool { return len(h.asked()) == 2 })
 		if got := h.asked(); got[1] != "4" {
 			t.Errorf("asked with cursors %q", got)
 		}
-		if err := s.r.RemoveSource(h.url); err != nil {
+		if err := s.r.Remove(h.url); err != nil {
 			t.Fatal(err)
 		}
 		for range 4 {
@@ -188,7 +188,7 @@ func TestRemovedSourceComesBack(t *testing.T) {
 		}
 		s.until("the last cursor", func() bool { return s.cursor(h.url) == 4 })
 		// It has left, or is about to; either way it begins behind its cursor.
-		if err := s.r.AddSource(store.Source{URL: h.url}); err != nil {
+		if err := s.r.Add(store.Source{URL: h.url}); err != nil {
 			t.Fatal(err)
 		}
 		s.until("a third connection", func() bool { return len(h.asked()) == 3 })
@@ -201,16 +201,16 @@ func TestRemovedSourceComesBack(t *testing.T) {
 // TestForgetCursor goes on at the tip, and earlier events write no cursor any more.
 func TestForgetCursor(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		if c.cursor < 0 {
 			c.after(100, 102)
 		}
 		c.stay()
 	})
 	s := newStage(t, h.source)
-	var held []ingest.Event
-	s.holding(func(e ingest.Event) {
-		if e.Frame().Seq == 101 {
+	var held []*firehose.Event
+	s.holding(func(e *firehose.Event) {
+		if e.Frame.Seq == 101 {
 			held = append(held, e)
 			return
 		}
@@ -257,13 +257,13 @@ func TestForgetCursor(t *testing.T) {
 
 func TestPause(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
-		a, b := net.firehose(t, upTo(3)), net.firehose(t, upTo(1))
+		a, b := net.server(t, upTo(3)), net.server(t, upTo(1))
 		var g gate.Gate
 		pause := gate.Cause{Name: "test"}
-		s := net.stage(t, a.source, func(o *ingest.Options) { o.Gate = &g })
+		s := net.stage(t, a.source, func(o *firehose.Options) { o.Gate = &g })
 		g.Shut(pause)
 		s.run()
-		if err := s.r.AddSource(store.Source{URL: b.URL}); err != nil {
+		if err := s.r.Add(store.Source{URL: b.URL}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Minute)
@@ -295,20 +295,20 @@ func TestPause(t *testing.T) {
 // connected at once.
 func TestChangesDoNotWaitForRetries(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(n int, c *client) {
+	h := newServer(t, func(n int, c *client) {
 		if n == 0 {
 			return
 		}
 		c.after(1, 1)
 		c.stay()
 	})
-	s := newStage(t, h.source, func(o *ingest.Options) { o.RetryBase, o.RetryMax = time.Hour, time.Hour })
+	s := newStage(t, h.source, func(o *firehose.Options) { o.RetryBase, o.RetryMax = time.Hour, time.Hour })
 	s.run()
 	s.until("a failure", func() bool { return s.status(h.url).Failures == 1 })
 	if d := s.status(h.url).RetryIn; d <= 0 || d > time.Hour {
 		t.Errorf("retry in %s", d)
 	}
-	if err := s.r.AddSource(store.Source{URL: h.URL}); err != nil {
+	if err := s.r.Add(store.Source{URL: h.URL}); err != nil {
 		t.Fatal(err)
 	}
 	s.sees(h.url, 1)
@@ -317,19 +317,19 @@ func TestChangesDoNotWaitForRetries(t *testing.T) {
 // TestRunEndsInEveryState: connected, connecting, between attempts, paused, and handing over.
 func TestRunEndsInEveryState(t *testing.T) {
 	t.Parallel()
-	good, silent := steady(t, 5), newFirehose(t, func(_ int, c *client) { c.stay() })
-	slow := newFirehose(t, nil)
+	good, silent := steady(t, 5), newServer(t, func(_ int, c *client) { c.stay() })
+	slow := newServer(t, nil)
 	block := make(chan struct{})
 	t.Cleanup(func() { close(block) })
 	slow.refuse = func(int, http.ResponseWriter, string) bool { <-block; return true }
-	s := newStage(t, good.source, silent.source, slow.source, func(o *ingest.Options) {
+	s := newStage(t, good.source, silent.source, slow.source, func(o *firehose.Options) {
 		o.Sources = append(o.Sources, store.Source{URL: "ws://127.0.0.1:1"})
 	})
 	for range 5 {
 		stop := s.run()
 		s.until("connections", func() bool { return s.status(good.url).Running && s.status(silent.url).Running })
 		stop()
-		for _, st := range s.r.Sources() {
+		for _, st := range s.r.Status() {
 			if st.Running {
 				t.Errorf("status %+v", st)
 			}
@@ -346,43 +346,43 @@ func TestRemovedSourcesLeave(t *testing.T) {
 	s.sees(h.url, 1, 2, 3)
 	for i := range 5 {
 		url := fmt.Sprintf("ws://127.0.0.1:1/%d", i)
-		if err := errors.Join(s.r.AddSource(store.Source{URL: url}), s.r.RemoveSource(url)); err != nil {
+		if err := errors.Join(s.r.Add(store.Source{URL: url}), s.r.Remove(url)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.r.RemoveSource(h.url); err != nil {
+	if err := s.r.Remove(h.url); err != nil {
 		t.Fatal(err)
 	}
-	s.until("an empty set", func() bool { return ingest.HeldSources(s.r) == 0 })
+	s.until("an empty set", func() bool { return firehose.HeldSources(s.r) == 0 })
 }
 
 // TestSourcesAreBounded, but one that is there may be changed.
 func TestSourcesAreBounded(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, func(o *ingest.Options) {
-		for i := range ingest.SourcesMax {
+	s := newStage(t, func(o *firehose.Options) {
+		for i := range firehose.SourcesMax {
 			o.Sources = append(o.Sources, store.Source{URL: fmt.Sprintf("ws://127.0.0.1:1/%d", i)})
 		}
 	})
-	if err := s.r.AddSource(store.Source{URL: "ws://127.0.0.1:2"}); err == nil || !strings.Contains(err.Error(), "ws://127.0.0.1:2") {
+	if err := s.r.Add(store.Source{URL: "ws://127.0.0.1:2"}); err == nil || !strings.Contains(err.Error(), "ws://127.0.0.1:2") {
 		t.Errorf("one more: %v", err)
 	}
-	if err := s.r.AddSource(store.Source{URL: "ws://127.0.0.1:1/7", PDS: true}); err != nil || !s.status("ws://127.0.0.1:1/7").PDS {
+	if err := s.r.Add(store.Source{URL: "ws://127.0.0.1:1/7", PDS: true}); err != nil || !s.status("ws://127.0.0.1:1/7").PDS {
 		t.Errorf("one that is there: %v", err)
 	}
-	if err := errors.Join(s.r.RemoveSource("ws://127.0.0.1:1/8"), s.r.AddSource(store.Source{URL: "ws://127.0.0.1:2"})); err != nil {
+	if err := errors.Join(s.r.Remove("ws://127.0.0.1:1/8"), s.r.Add(store.Source{URL: "ws://127.0.0.1:2"})); err != nil {
 		t.Errorf("one for another: %v", err)
 	}
 }
 
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
-	_, err := ingest.New(ingest.Options{Shards: -1, QueueBytes: -1, Lookups: -1, SilentAfter: -1, ReadTimeout: -1, RetryBase: 2, RetryMax: 1, RefetchBase: -1,
+	_, err := firehose.New(firehose.Options{QueueBytes: -1, SilentAfter: -1, ReadTimeout: -1, RetryBase: 2, RetryMax: 1, ReconcileEvery: -1,
 		Sources: []store.Source{{URL: "relay"}, {URL: "wss://a"}, {URL: "https://a", PDS: true}}})
 	if err == nil {
 		t.Fatal("New took everything")
 	}
-	for _, word := range []string{"store", "directory", "shards", "queue bytes", "lookups", "silence", "read timeout", "retry maximum", "refetch base", `"relay"`, "both"} {
+	for _, word := range []string{"store", "queue bytes", "silence", "read timeout", "retry maximum", "reconciliation", `"relay"`, "both"} {
 		if !strings.Contains(err.Error(), word) {
 			t.Errorf("nothing about %q: %v", word, err)
 		}
@@ -393,14 +393,14 @@ func TestOptionsAreChecked(t *testing.T) {
 // cursor.
 func TestForgetCursorWaitsForTheReader(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
-		h := net.firehose(t, func(_ int, c *client) {
+		h := net.server(t, func(_ int, c *client) {
 			c.after(100, 120) // all of it is in our buffer when the connection ends
 			c.stay()
 		})
 		s := net.stage(t, h.source)
 		leave := make(chan struct{})
-		s.holding(func(e ingest.Event) {
-			if e.Frame().Seq == 101 && len(h.asked()) == 1 {
+		s.holding(func(e *firehose.Event) {
+			if e.Frame.Seq == 101 && len(h.asked()) == 1 {
 				<-leave
 			}
 			e.Skip()

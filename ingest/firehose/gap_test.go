@@ -1,4 +1,4 @@
-package ingest_test
+package firehose_test
 
 import (
 	"errors"
@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/store"
 	"cistern/store/storetest"
 )
@@ -37,7 +37,7 @@ func readUpTo(t *testing.T, source string, cursor int64, p store.Progress) *stor
 // against the cursor.
 func TestFirstMessageShowsAGap(t *testing.T) {
 	t.Parallel()
-	const cursor, dense, sparse = 1000, 2 * ingest.DenseMin, 1
+	const cursor, dense, sparse = 1000, 2 * firehose.DenseMin, 1
 	for name, c := range map[string]struct {
 		read  time.Duration // how long ago all was read; 0: unknown
 		dense int64
@@ -49,11 +49,11 @@ func TestFirstMessageShowsAGap(t *testing.T) {
 		"messages left out": {time.Hour, dense, cursor + 2, time.Hour, true},
 		"messages left out, and nothing known of the source": {0, 0, cursor + 50, time.Hour, true},
 		"numbers left out as always":                         {time.Hour, sparse, cursor + 50, time.Hour - time.Minute, false},
-		"numbers left out, and a jump in time":               {3 * ingest.GapTime, sparse, cursor + 50, ingest.GapTime, true},
-		"a live message after a long absence":                {2 * ingest.GapTime, sparse, cursor + 50, 0, true},
-		"a live message after a short absence":               {ingest.GapTime / 2, sparse, cursor + 50, 0, false},
-		"the next message of a source that was quiet":        {ingest.GapTimeDense / 2, dense, cursor + 1, 0, false},
-		"the next number, of a new count":                    {2 * ingest.GapTimeDense, dense, cursor + 1, ingest.GapTimeDense / 2, true},
+		"numbers left out, and a jump in time":               {3 * firehose.GapTime, sparse, cursor + 50, firehose.GapTime, true},
+		"a live message after a long absence":                {2 * firehose.GapTime, sparse, cursor + 50, 0, true},
+		"a live message after a short absence":               {firehose.GapTime / 2, sparse, cursor + 50, 0, false},
+		"the next message of a source that was quiet":        {firehose.GapTimeDense / 2, dense, cursor + 1, 0, false},
+		"the next number, of a new count":                    {2 * firehose.GapTimeDense, dense, cursor + 1, firehose.GapTimeDense / 2, true},
 		"a message from the future":                          {time.Minute, sparse, cursor + 50, -time.Hour, false},
 		"a message from the past":                            {time.Minute, sparse, cursor + 50, 24 * time.Hour, false},
 		"the cursor again":                                   {time.Minute, dense, cursor, time.Minute, true},
@@ -62,7 +62,7 @@ func TestFirstMessageShowsAGap(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			now := time.Now()
-			h := newFirehose(t, func(_ int, cl *client) {
+			h := newServer(t, func(_ int, cl *client) {
 				cl.send(eventAt(c.seq, now.Add(-c.age)))
 				cl.stay()
 			})
@@ -86,7 +86,7 @@ func TestFirstMessageShowsAGap(t *testing.T) {
 func TestGapsInARow(t *testing.T) {
 	t.Parallel()
 	const connections = 12
-	h := newFirehose(t, func(n int, c *client) {
+	h := newServer(t, func(n int, c *client) {
 		at := max(c.cursor, 0) + 3
 		c.send(account(at), account(at+1))
 		if n == connections {
@@ -105,7 +105,7 @@ func TestGapsInARow(t *testing.T) {
 // suspected at the next one, and what was learnt survives a restart.
 func TestSparseSourceIsLearnt(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(n int, c *client) {
+	h := newServer(t, func(n int, c *client) {
 		at := max(c.cursor, 0) + 3
 		c.send(account(at), account(at+3), account(at+6), account(at+9), account(at+12))
 		if n%2 == 1 {
@@ -120,7 +120,7 @@ func TestSparseSourceIsLearnt(t *testing.T) {
 	}
 	s.until("what was learnt", func() bool {
 		p, ok, err := s.store.Progress(h.url)
-		return ok && err == nil && p.Dense < ingest.DenseMin && s.cursor(h.url) == 30
+		return ok && err == nil && p.Dense < firehose.DenseMin && s.cursor(h.url) == 30
 	})
 	stop()
 	again := newStageOn(t, s.store, h.source)
@@ -136,7 +136,7 @@ func TestSparseSourceIsLearnt(t *testing.T) {
 func TestNewCountOfAQuietHost(t *testing.T) {
 	t.Parallel()
 	const each = 20
-	h := newFirehose(t, func(n int, c *client) {
+	h := newServer(t, func(n int, c *client) {
 		switch n {
 		case 0:
 			c.send(account(100_000))
@@ -164,14 +164,14 @@ func TestOldCursorAndNoMessage(t *testing.T) {
 		read time.Duration
 		want bool
 	}{
-		"hours ago":    {2 * ingest.GapTimeDense, true},
-		"a moment ago": {ingest.GapTimeDense / 2, false},
+		"hours ago":    {2 * firehose.GapTimeDense, true},
+		"a moment ago": {firehose.GapTimeDense / 2, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newFirehose(t, func(_ int, c *client) { c.stay() })
-			p := store.Progress{At: time.Now().Add(-c.read).UnixMicro(), Dense: 2 * ingest.DenseMin}
-			s := newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *ingest.Options) { o.SilentAfter = 40 * time.Millisecond })
+			h := newServer(t, func(_ int, c *client) { c.stay() })
+			p := store.Progress{At: time.Now().Add(-c.read).UnixMicro(), Dense: 2 * firehose.DenseMin}
+			s := newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *firehose.Options) { o.SilentAfter = 40 * time.Millisecond })
 			s.run()
 			// The second connection begins after the first was looked at, and what was seen then is
 			// no news.
@@ -187,15 +187,15 @@ func TestOldCursorAndNoMessage(t *testing.T) {
 // connection is no gap.
 func TestIdleSourceWasRead(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(n int, c *client) {
+	h := newServer(t, func(n int, c *client) {
 		if n == 1 {
 			c.send(eventAt(2000, time.Now()))
 		}
 		c.stay()
 	})
 	start := time.Now()
-	p := store.Progress{At: start.Add(-ingest.GapTime + time.Second).UnixMicro(), Dense: 1}
-	s := newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *ingest.Options) { o.SilentAfter = 40 * time.Millisecond })
+	p := store.Progress{At: start.Add(-firehose.GapTime + time.Second).UnixMicro(), Dense: 1}
+	s := newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *firehose.Options) { o.SilentAfter = 40 * time.Millisecond })
 	s.run()
 	s.sees(h.url, 2000)
 	s.until("the time up to which it was read", func() bool {
@@ -211,14 +211,14 @@ func TestIdleSourceWasRead(t *testing.T) {
 // compared once in a while; what comes in between is owed, in a later process too.
 func TestComparisonsAreBounded(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(n int, c *client) {
+	h := newServer(t, func(n int, c *client) {
 		at := c.cursor + 100
 		c.send(accounts(at, at+20)...)
 		if n%3 == 2 {
 			c.stay()
 		}
 	})
-	s := newStageOn(t, readUpTo(t, h.url, 1000, store.Progress{}), h.source, func(o *ingest.Options) { o.ReconcileEvery = time.Hour })
+	s := newStageOn(t, readUpTo(t, h.url, 1000, store.Progress{}), h.source, func(o *firehose.Options) { o.ReconcileEvery = time.Hour })
 	stop := s.run()
 	s.until("three connections", func() bool { return len(s.seqs(h.url)) == 63 })
 	if n := s.wakes.Load(); n != 1 {
@@ -229,12 +229,12 @@ func TestComparisonsAreBounded(t *testing.T) {
 	}
 	stop()
 	done := s.store.NewBatch()
-	done.DropReconciliation(ingest.Listing(h.url)) // the first comparison is over
+	done.DropReconciliation(firehose.Listing(h.url)) // the first comparison is over
 	if err := done.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
 	h.script = func(_ int, c *client) { c.stay() }
-	again := newStageOn(t, s.store, h.source, func(o *ingest.Options) { o.ReconcileEvery = time.Hour })
+	again := newStageOn(t, s.store, h.source, func(o *firehose.Options) { o.ReconcileEvery = time.Hour })
 	again.run()
 	again.until("what is owed", func() bool { return again.reconciling(h.url) })
 	if p, _, err := s.store.Progress(h.url); p.Owed || err != nil {
@@ -247,17 +247,17 @@ func TestComparisonsAreBounded(t *testing.T) {
 func TestOwedWhileProgressIsSaved(t *testing.T) {
 	t.Parallel()
 	const url = "wss://relay.test"
-	s := newStage(t, func(o *ingest.Options) {
+	s := newStage(t, func(o *firehose.Options) {
 		o.Sources, o.ReconcileEvery = []store.Source{{URL: url}}, time.Hour
 	})
-	if err := ingest.Missed(s.r, url); err != nil { // requested: the next one is owed
+	if err := firehose.Missed(s.r, url); err != nil { // requested: the next one is owed
 		t.Fatal(err)
 	}
-	ingest.ReadTo(s.r, url, 7, time.Now())
+	firehose.ReadTo(s.r, url, 7, time.Now())
 	owed := make(chan error, 1)
-	err := ingest.SaveAround(s.r, func() {
-		go func() { owed <- ingest.Missed(s.r, url) }()
-		for len(owed) == 0 && !waitsForMutex("cistern/ingest.Missed") {
+	err := firehose.SaveAround(s.r, func() {
+		go func() { owed <- firehose.Missed(s.r, url) }()
+		for len(owed) == 0 && !waitsForMutex("cistern/ingest/firehose.Missed") {
 			time.Sleep(time.Millisecond)
 		}
 	})
@@ -285,25 +285,25 @@ func waitsForMutex(function string) bool {
 // messages out again and again would never have it end. The next one follows.
 func TestComparisonIsNotBegunAnew(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.send(account(5000))
 		c.stay()
 	})
 	db := readUpTo(t, h.url, 1000, store.Progress{})
 	b := db.NewBatch()
 	page := store.Reconciliation{Stage: store.ReconcileReading, Cursor: "page 7"}
-	b.PutReconciliation(ingest.Listing(h.url), page)
+	b.PutReconciliation(firehose.Listing(h.url), page)
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
-	s := newStageOn(t, db, h.source, func(o *ingest.Options) { o.ReconcileEvery = 1 })
+	s := newStageOn(t, db, h.source, func(o *firehose.Options) { o.ReconcileEvery = 1 })
 	s.run()
 	s.sees(h.url, 5000)
-	if at, _, err := db.Reconciliation(ingest.Listing(h.url)); at != page || err != nil {
+	if at, _, err := db.Reconciliation(firehose.Listing(h.url)); at != page || err != nil {
 		t.Errorf("the comparison under way is at %+v, %v", at, err)
 	}
 	b = db.NewBatch()
-	b.DropReconciliation(ingest.Listing(h.url))
+	b.DropReconciliation(firehose.Listing(h.url))
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
@@ -321,12 +321,12 @@ func TestFirstMessageWithoutATime(t *testing.T) {
 		"an unknown kind":   encode(header("#new"), timeless),
 		"cannot be decoded": encode(header("#account"), map[string]any{"seq": cursor + 40}),
 	} {
-		for unread, want := range map[time.Duration]bool{3 * ingest.GapTime: true, ingest.GapTime + time.Minute: false} {
+		for unread, want := range map[time.Duration]bool{3 * firehose.GapTime: true, firehose.GapTime + time.Minute: false} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				now := time.Now()
-				h := newFirehose(t, func(_ int, c *client) {
-					c.send(first, eventAt(cursor+50, now.Add(-ingest.GapTime)))
+				h := newServer(t, func(_ int, c *client) {
+					c.send(first, eventAt(cursor+50, now.Add(-firehose.GapTime)))
 					c.stay()
 				})
 				s := newStageOn(t, readUpTo(t, h.url, cursor, store.Progress{Dense: 1, At: now.Add(-unread).UnixMicro()}), h.source)
@@ -348,14 +348,14 @@ func TestClockThatWasAhead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			now := time.Now()
-			h := newFirehose(t, func(_ int, c *client) {
+			h := newServer(t, func(_ int, c *client) {
 				if !quiet {
 					c.send(eventAt(1050, now))
 				}
 				c.stay()
 			})
 			p := store.Progress{Dense: 1, At: now.AddDate(1, 0, 0).UnixMicro()}
-			s := newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *ingest.Options) { o.SilentAfter = 40 * time.Millisecond })
+			s := newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *firehose.Options) { o.SilentAfter = 40 * time.Millisecond })
 			s.run()
 			s.until("the comparison", func() bool { return s.reconciling(h.url) })
 			s.until("the time up to which it was read", func() bool {
@@ -370,14 +370,14 @@ func TestClockThatWasAhead(t *testing.T) {
 // read up to its cursor only. A crash in between would hide the gap.
 func TestSilenceIsComparedFirst(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) { c.stay() })
-	at := time.Now().Add(-2 * ingest.GapTimeDense).UnixMicro()
-	p := store.Progress{At: at, Dense: 2 * ingest.DenseMin}
+	h := newServer(t, func(_ int, c *client) { c.stay() })
+	at := time.Now().Add(-2 * firehose.GapTimeDense).UnixMicro()
+	p := store.Progress{At: at, Dense: 2 * firehose.DenseMin}
 	var s *stage
 	read := make(chan int64, 1)
-	s = newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *ingest.Options) {
+	s = newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *firehose.Options) {
 		o.SilentAfter = 40 * time.Millisecond
-		o.Wake = func() { read <- ingest.ReadUntil(s.r, h.url) }
+		o.Wake = func() { read <- firehose.ReadUntil(s.r, h.url) }
 	})
 	s.run()
 	if got := <-read; got != at || !s.reconciling(h.url) {
@@ -389,13 +389,13 @@ func TestSilenceIsComparedFirst(t *testing.T) {
 // and must not keep the listings of all hosts from being requested after the next gap.
 func TestListingThatIsNeverRead(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.send(account(5000))
 		c.stay()
 	})
 	db := readUpTo(t, h.url, 1000, store.Progress{})
 	b := db.NewBatch()
-	b.PutReconciliation(ingest.Listing(h.url), store.Reconciliation{Stage: store.ReconcileReading})
+	b.PutReconciliation(firehose.Listing(h.url), store.Reconciliation{Stage: store.ReconcileReading})
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
@@ -411,13 +411,13 @@ func TestListingThatIsNeverRead(t *testing.T) {
 // it is behind, the lag is what it is behind.
 func TestLagOfAnIdleSource(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.send(eventAt(1, time.Now().Add(-time.Hour)))
 		c.stay()
 	})
-	s := newStage(t, h.source, func(o *ingest.Options) { o.SilentAfter = time.Second })
-	held := make(chan ingest.Event, 1)
-	s.holding(func(e ingest.Event) { held <- e })
+	s := newStage(t, h.source, func(o *firehose.Options) { o.SilentAfter = time.Second })
+	held := make(chan *firehose.Event, 1)
+	s.holding(func(e *firehose.Event) { held <- e })
 	s.run()
 	e := <-held
 	if lag := s.status(h.url).Lag; lag < time.Hour {
@@ -431,8 +431,8 @@ func TestLagOfAnIdleSource(t *testing.T) {
 // long is one.
 func TestQuietPDSIsNoFailure(t *testing.T) {
 	t.Parallel()
-	quiet := newFirehose(t, func(_ int, c *client) { c.stay() })
-	loud := newFirehose(t, func(_ int, c *client) {
+	quiet := newServer(t, func(_ int, c *client) { c.stay() })
+	loud := newServer(t, func(_ int, c *client) {
 		c.listen()
 		for seq := int64(1); ; seq++ {
 			c.send(account(seq))
@@ -443,7 +443,7 @@ func TestQuietPDSIsNoFailure(t *testing.T) {
 			}
 		}
 	})
-	s := newStage(t, loud.source, func(o *ingest.Options) {
+	s := newStage(t, loud.source, func(o *firehose.Options) {
 		o.SilentAfter, o.Sources = 60*time.Millisecond, append(o.Sources, store.Source{URL: quiet.URL, PDS: true})
 	})
 	s.run()

@@ -1,11 +1,11 @@
-package ingest_test
+package firehose_test
 
 import (
 	"math/rand/v2"
 	"sync"
 	"testing"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 
 	"pgregory.net/rapid"
 )
@@ -45,7 +45,7 @@ func TestTrackerFollowsItsModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		cursor := rapid.Int64Range(-1, 5).Draw(t, "cursor")
-		tracker, model := ingest.NewTracker(cursor), orderModel{first: cursor, last: cursor}
+		tracker, model := firehose.NewTracker(cursor), orderModel{first: cursor, last: cursor}
 		newest, given := int64(0), []int64{0} // numbers ever given, and one that never was
 		t.Repeat(map[string]func(*rapid.T){
 			"begin": func(t *rapid.T) {
@@ -108,7 +108,7 @@ func TestTrackerFollowsItsModel(t *testing.T) {
 // TestTrackerHoldsOnlyWhatWaits: one event that takes an hour must not make us remember that hour.
 func TestTrackerHoldsOnlyWhatWaits(t *testing.T) {
 	t.Parallel()
-	tracker := ingest.NewTracker(-1)
+	tracker := firehose.NewTracker(-1)
 	stuck, _ := tracker.Begin(1)
 	for seq := int64(2); seq <= 200_000; seq++ {
 		number, _ := tracker.Begin(seq)
@@ -128,7 +128,7 @@ func TestTrackerHoldsOnlyWhatWaits(t *testing.T) {
 func TestTrackerIsMonotone(t *testing.T) {
 	t.Parallel()
 	const events, workers = 20_000, 8
-	tracker := ingest.NewTracker(0)
+	tracker := firehose.NewTracker(0)
 	type begun struct{ seq, number int64 }
 	queue := make(chan begun, 256)
 	var mu sync.Mutex
@@ -185,7 +185,7 @@ func TestTrackerIsMonotone(t *testing.T) {
 }
 
 func BenchmarkTracker(b *testing.B) {
-	tracker, window := ingest.NewTracker(0), make([]int64, 1024)
+	tracker, window := firehose.NewTracker(0), make([]int64, 1024)
 	for i := range b.N {
 		at := i % len(window)
 		tracker.Finish(window[at])

@@ -1,4 +1,4 @@
-package ingest_test
+package firehose_test
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -27,13 +27,13 @@ import (
 type stage struct {
 	t     *testing.T
 	store *store.Store
-	r     *ingest.Runner
+	r     *firehose.Sources
 	wakes atomic.Int64
 	text  lockedBuffer // the log
 
 	mu   sync.Mutex
-	seen map[string][]int64 // seqs by source
-	hold func(ingest.Event) // nil writes each
+	seen map[string][]int64    // seqs by source
+	hold func(*firehose.Event) // nil writes each
 }
 
 type lockedBuffer struct {
@@ -53,40 +53,24 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-func newStage(t *testing.T, change ...func(*ingest.Options)) *stage {
+func newStage(t *testing.T, change ...func(*firehose.Options)) *stage {
 	return newStageOn(t, storetest.Open(t, store.Options{}), change...)
 }
 
-func newStageOn(t *testing.T, db *store.Store, change ...func(*ingest.Options)) *stage {
+func newStageOn(t *testing.T, db *store.Store, change ...func(*firehose.Options)) *stage {
 	t.Helper()
 	s := &stage{t: t, store: db, seen: map[string][]int64{}}
-	o := ingest.Options{
-		Store: db, Directory: &directory{}, AllowPrivate: true, Wake: func() { s.wakes.Add(1) },
+	o := firehose.Options{
+		Store: db, AllowPrivate: true, Wake: func() { s.wakes.Add(1) },
 		RetryBase: time.Millisecond, RetryMax: 20 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&s.text, nil)),
 	}
 	for _, f := range change {
 		f(&o)
 	}
 	var err error
-	if s.r, err = ingest.New(o); err != nil {
+	if s.r, err = firehose.New(o); err != nil {
 		t.Fatal(err)
 	}
-	ingest.SetSubmit(s.r, func(_ context.Context, e ingest.Event) error {
-		source, seq := e.Source(), e.Frame().Seq
-		s.mu.Lock()
-		hold := s.hold
-		s.mu.Unlock()
-		var err error
-		if hold != nil {
-			hold(e)
-		} else {
-			err = e.Write()
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.seen[source] = append(s.seen[source], seq)
-		return err
-	})
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(s.text.String())
@@ -95,11 +79,29 @@ func newStageOn(t *testing.T, db *store.Store, change ...func(*ingest.Options)) 
 	return s
 }
 
+// take is what the sources hand events to.
+func (s *stage) take(_ context.Context, e *firehose.Event) error {
+	source, seq := e.Source.URL(), e.Frame.Seq
+	s.mu.Lock()
+	hold := s.hold
+	s.mu.Unlock()
+	var err error
+	if hold != nil {
+		hold(e)
+	} else {
+		err = e.Write()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen[source] = append(s.seen[source], seq)
+	return err
+}
+
 // run runs the sources until the test ends, or stop is called, which says what they took along.
 func (s *stage) run() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- ingest.RunSources(ctx, s.r) }()
+	go func() { ended <- s.r.Run(ctx, s.take) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		select {
@@ -115,7 +117,7 @@ func (s *stage) run() (stop func()) {
 	return stop
 }
 
-func (s *stage) holding(f func(ingest.Event)) {
+func (s *stage) holding(f func(*firehose.Event)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hold = f
@@ -133,13 +135,13 @@ func (s *stage) sees(source string, want ...int64) {
 	s.until("events "+strings.Trim(strings.Join(strings.Fields(sprint(want)), " "), "[]")+" of "+source, func() bool { return slices.Equal(s.seqs(source), want) })
 }
 
-func (s *stage) status(source string) ingest.SourceStatus {
-	for _, st := range s.r.Sources() {
+func (s *stage) status(source string) firehose.Status {
+	for _, st := range s.r.Status() {
 		if st.URL == source {
 			return st
 		}
 	}
-	return ingest.SourceStatus{}
+	return firehose.Status{}
 }
 
 func (s *stage) cursor(source string) int64 {
@@ -155,7 +157,7 @@ func (s *stage) cursor(source string) int64 {
 
 // reconciling says whether a source's listing is to be compared.
 func (s *stage) reconciling(source string) bool {
-	row, ok, err := s.store.Reconciliation(ingest.Listing(source))
+	row, ok, err := s.store.Reconciliation(firehose.Listing(source))
 	if err != nil {
 		s.t.Error(err)
 	}
@@ -168,7 +170,7 @@ func (s *stage) until(what string, ok func() bool) {
 	var read int64
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		var now int64
-		for _, src := range s.r.Sources() {
+		for _, src := range s.r.Status() {
 			now += src.Events
 		}
 		if now != read {
@@ -177,13 +179,13 @@ func (s *stage) until(what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.t.Fatalf("waited in vain for %s; status %+v, seen %v", what, s.r.Sources(), s.seen)
+			s.t.Fatalf("waited in vain for %s; status %+v, seen %v", what, s.r.Status(), s.seen)
 		}
 	}
 }
 
-// firehose is a host whose every connection follows a script.
-type firehose struct {
+// server is a host whose every connection follows a script.
+type server struct {
 	*httptest.Server
 	t      *testing.T
 	url    string // as a source
@@ -205,10 +207,10 @@ type client struct {
 	gone   chan struct{}
 }
 
-// newFirehose serves script, which is called for each connection with its number from 0. The
+// newServer serves script, which is called for each connection with its number from 0. The
 // connection is closed when it returns.
-func newFirehose(t *testing.T, script func(n int, c *client)) *firehose {
-	h := &firehose{t: t, script: script}
+func newServer(t *testing.T, script func(n int, c *client)) *server {
+	h := &server{t: t, script: script}
 	h.Server = httptest.NewServer(h)
 	h.url = "ws" + strings.TrimPrefix(h.URL, "http")
 	t.Cleanup(func() {
@@ -218,7 +220,7 @@ func newFirehose(t *testing.T, script func(n int, c *client)) *firehose {
 	return h
 }
 
-func (h *firehose) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+func (h *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	h.open.Add(1)
 	defer h.open.Done()
 	if req.URL.Path != "/xrpc/com.atproto.sync.subscribeRepos" {
@@ -253,14 +255,14 @@ func (h *firehose) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	h.script(n, c)
 }
 
-func (h *firehose) asked() []string {
+func (h *server) asked() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.cursors)
 }
 
 // source names the firehose in Options.
-func (h *firehose) source(o *ingest.Options) {
+func (h *server) source(o *firehose.Options) {
 	o.Sources = append(o.Sources, store.Source{URL: h.URL})
 }
 

@@ -1,4 +1,4 @@
-package ingest_test
+package firehose_test
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/simnet"
 	"cistern/store"
 
@@ -54,19 +54,19 @@ func TestSourcesAreGuarded(t *testing.T) {
 	}
 	looked.Store(true)
 	hosts = append(hosts, "turncoat.private.dev:"+port)
-	s := newStage(t, func(o *ingest.Options) {
+	s := newStage(t, func(o *firehose.Options) {
 		o.AllowPrivate, o.Resolver = false, resolver
 		for _, host := range hosts {
 			o.Sources = append(o.Sources, store.Source{URL: "ws://" + host, PDS: true})
 		}
 	})
 	s.run()
-	if err := s.r.AddSource(store.Source{URL: "https://localhost:" + port}); err != nil {
+	if err := s.r.Add(store.Source{URL: "https://localhost:" + port}); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		waiting := 0
-		for _, st := range s.r.Sources() {
+		for _, st := range s.r.Status() {
 			if st.Failures == 0 {
 				waiting++
 			}
@@ -78,7 +78,7 @@ func TestSourcesAreGuarded(t *testing.T) {
 			t.Fatalf("%d sources have not failed", waiting)
 		}
 	}
-	for _, st := range s.r.Sources() {
+	for _, st := range s.r.Status() {
 		refused := strings.Contains(st.LastFailure.Detail, "address is not public")
 		if st.Running || st.LastFailure.Kind != "dial" || !refused && !strings.Contains(st.LastFailure.Detail, "address family not supported") {
 			t.Errorf("%s: %+v", st.URL, st.LastFailure)
@@ -94,13 +94,13 @@ func TestSourcesAreGuarded(t *testing.T) {
 func TestEventAge(t *testing.T) {
 	t.Parallel()
 	var ahead atomic.Int64
-	speaker := newFirehose(t, func(_ int, c *client) {
+	speaker := newServer(t, func(_ int, c *client) {
 		c.after(1, 1)
 		c.stay()
 	})
-	mute := newFirehose(t, func(_ int, c *client) { c.stay() })
+	mute := newServer(t, func(_ int, c *client) { c.stay() })
 	registry := prometheus.NewRegistry()
-	s := newStage(t, speaker.source, mute.source, func(o *ingest.Options) {
+	s := newStage(t, speaker.source, mute.source, func(o *firehose.Options) {
 		o.Registerer = registry
 		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 		ahead.Store(int64(-time.Hour)) // what follows is an hour later
@@ -131,7 +131,7 @@ func TestEventAge(t *testing.T) {
 	if got := ages(); got[speaker.url] < 3600 || got[mute.url] < 7200 {
 		t.Errorf("an hour later %v", got)
 	}
-	if err := s.r.RemoveSource(mute.url); err != nil {
+	if err := s.r.Remove(mute.url); err != nil {
 		t.Fatal(err)
 	}
 	if got := ages(); len(got) != 1 {

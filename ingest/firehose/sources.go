@@ -1,4 +1,4 @@
-package ingest
+package firehose
 
 import (
 	"context"
@@ -11,14 +11,15 @@ import (
 	"time"
 
 	"cistern/ingest/identity"
+	"cistern/loop"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 )
 
-// SourceStatus describes a source.
-type SourceStatus struct {
+// Status describes a source.
+type Status struct {
 	URL    string // normalised
 	PDS    bool
 	Named  bool // named by the Options
@@ -50,12 +51,12 @@ type LastFailure = struct {
 	Detail string
 }
 
-// sources is the set of all sources that are followed, and what they share.
-type sources struct {
+// Sources is the set of all sources that are followed, and what they share.
+type Sources struct {
 	metrics *metrics
 	opts    Options
 	store   *store.Store
-	submit  func(context.Context, *event) error // hands an event to its shard
+	submit  func(context.Context, *Event) error // hands an event to its shard
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 
 	pool   pool
@@ -71,28 +72,34 @@ type sources struct {
 
 	// mu guards:
 	mu    sync.Mutex
-	byURL map[string]*source
+	byURL map[string]*Source
 
 	stuckAfter time.Duration // see the limit of that name
 	direct     direct
 }
 
-// newSources returns the set of the sources that the Options and the store name. It connects none
-// before run.
-func newSources(opts Options, m *metrics, submit func(context.Context, *event) error) (*sources, error) {
-	s := &sources{
-		opts:    opts,
-		store:   opts.Store,
-		metrics: m,
-		submit:  submit,
-		dial:    identity.Dialer(identity.TransportOptions{AllowPrivate: opts.AllowPrivate, Resolver: opts.Resolver}),
-		queue:   semaphore.NewWeighted(opts.QueueBytes),
-		named:   map[string]bool{},
-		kick:    make(chan struct{}, 1),
-		byURL:   map[string]*source{},
+// New returns the set of the sources that the Options and the store name. It connects none before
+// Run.
+func New(opts Options) (*Sources, error) {
+	opts = opts.withDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("firehose: %w", err)
+	}
+	s := &Sources{
+		opts:  opts,
+		store: opts.Store,
+		dial:  identity.Dialer(identity.TransportOptions{AllowPrivate: opts.AllowPrivate, Resolver: opts.Resolver}),
+		queue: semaphore.NewWeighted(opts.QueueBytes),
+		named: map[string]bool{},
+		kick:  make(chan struct{}, 1),
+		byURL: map[string]*Source{},
 
 		stuckAfter: stuckAfter,
-		direct:     direct{applied: map[string]appliedEvent{}, needed: map[*source]time.Time{}},
+		direct:     direct{applied: map[string]appliedEvent{}, needed: map[*Source]time.Time{}},
+	}
+	var err error
+	if s.metrics, err = newMetrics(opts.Registerer, s); err != nil {
+		return nil, fmt.Errorf("firehose: register metrics: %w", err)
 	}
 	for _, named := range opts.Sources {
 		src, err := ParseSource(named.URL, named.PDS)
@@ -125,11 +132,12 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 	return s, nil
 }
 
-// runSources reads all sources until ctx ends, and returns when all have ended. An error is the
-// store's.
-func (r *Runner) runSources(ctx context.Context) error { return r.sources.run(ctx) }
-
-func (s *sources) run(ctx context.Context) error {
+// Run reads all sources until ctx ends, and hands each event to submit, which many goroutines call.
+// submit may wait, and fails only when ctx ends. Whatever takes an event passes its Number to
+// Source.Finish, once it is done, and then releases it. Run returns when all sources have ended. An
+// error is the store's. Run may be called again.
+func (s *Sources) Run(ctx context.Context, submit func(context.Context, *Event) error) error {
+	s.submit = submit
 	// Events that an earlier run read and did not handle are read again.
 	for _, src := range s.all() {
 		if err := src.rewind(); err != nil {
@@ -157,7 +165,7 @@ func (s *sources) run(ctx context.Context) error {
 
 // saveEvery writes cursors that moved past skipped events only, and the progress of sources, and
 // requests the comparisons that are owed.
-func (s *sources) saveEvery(ctx context.Context) error {
+func (s *Sources) saveEvery(ctx context.Context) error {
 	t := time.NewTicker(cursorEvery)
 	defer t.Stop()
 	for {
@@ -165,7 +173,7 @@ func (s *sources) saveEvery(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			if err := s.save(); err != nil {
+			if err := s.Save(); err != nil {
 				return err
 			}
 			if err := s.dropDirect(); err != nil {
@@ -180,11 +188,9 @@ func (s *sources) saveEvery(ctx context.Context) error {
 	}
 }
 
-// saveCursors writes the cursors of all sources up to the events that are handled, at the end of a
-// run.
-func (r *Runner) saveCursors() error { return r.sources.save() }
-
-func (s *sources) save() error {
+// Save writes the cursors of all sources up to the events that are handled. After Run it writes what
+// was handled since.
+func (s *Sources) Save() error {
 	b := s.store.NewBatch()
 	moved, unlock, err := s.gather(b)
 	defer unlock()
@@ -197,9 +203,9 @@ func (s *sources) save() error {
 
 // gather adds to a batch what save writes. The caller calls unlock once the batch is committed or
 // discarded. Until then no source records an owed comparison, which the batch would overwrite.
-func (s *sources) gather(b *store.Batch) (moved bool, unlock func(), err error) {
+func (s *Sources) gather(b *store.Batch) (moved bool, unlock func(), err error) {
 	all := s.all()
-	slices.SortFunc(all, func(a, b *source) int { return strings.Compare(a.url, b.url) })
+	slices.SortFunc(all, func(a, b *Source) int { return strings.Compare(a.url, b.url) })
 	for _, src := range all {
 		src.gaps.mu.Lock()
 	}
@@ -222,7 +228,7 @@ func (s *sources) gather(b *store.Batch) (moved bool, unlock func(), err error) 
 }
 
 // switched closes all connections, or has them opened again, as the gate says.
-func (s *sources) switched() {
+func (s *Sources) switched() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	shut := s.opts.Gate.IsShut()
@@ -231,14 +237,13 @@ func (s *sources) switched() {
 	}
 }
 
-// AddSource follows one more source from now on, also after a restart. It replaces the source with
+// Add follows one more source from now on, also after a restart. It replaces the source with
 // the same URL.
-func (r *Runner) AddSource(src store.Source) error {
+func (s *Sources) Add(src store.Source) error {
 	src, err := ParseSource(src.URL, src.PDS)
 	if err != nil {
 		return err
 	}
-	s := r.sources
 	s.rows.Lock()
 	defer s.rows.Unlock()
 	if s.get(src.URL) == nil && s.count(nil) >= sourcesMax {
@@ -253,7 +258,7 @@ func (r *Runner) AddSource(src store.Source) error {
 }
 
 // follow adds a source to the set, or changes the one with its URL.
-func (s *sources) follow(row store.Source) error {
+func (s *Sources) follow(row store.Source) error {
 	fresh := newSource(s, row)
 	if err := fresh.rewind(); err != nil {
 		return err
@@ -270,19 +275,18 @@ func (s *sources) follow(row store.Source) error {
 	s.mark(src, row)
 	src.setPaused(s.opts.Gate.IsShut())
 	src.setRemoved(false) // with mu held, since the source may be about to leave the set
-	signal(s.kick)
+	loop.Wake(s.kick)
 	return nil
 }
 
-// RemoveSource stops following a source, given in any form that ParseSource reads, or returns
-// store.ErrNotFound. The source stays removed after a restart until AddSource, whatever the Options
+// Remove stops following a source, given in any form that ParseSource reads, or returns
+// store.ErrNotFound. The source stays removed after a restart until Add, whatever the Options
 // name.
-func (r *Runner) RemoveSource(url string) error {
+func (s *Sources) Remove(url string) error {
 	row, err := ParseSource(url, false)
 	if err != nil {
 		return err
 	}
-	s := r.sources
 	s.rows.Lock()
 	defer s.rows.Unlock()
 	src := s.get(row.URL)
@@ -303,18 +307,17 @@ func (r *Runner) RemoveSource(url string) error {
 	}
 	src.persisted.Store(false)
 	src.setRemoved(true)
-	r.opts.Logger.Info("source removed", "source", row.URL, "named_by_option", named)
+	s.opts.Logger.Info("source removed", "source", row.URL, "named_by_option", named)
 	return nil
 }
 
 // ForgetCursor deletes the cursor of a source and connects it anew at its tip. It returns
 // store.ErrNotFound if there is no cursor.
-func (r *Runner) ForgetCursor(url string) error {
+func (s *Sources) ForgetCursor(url string) error {
 	row, err := ParseSource(url, false)
 	if err != nil {
 		return err
 	}
-	s := r.sources
 	s.rows.Lock()
 	defer s.rows.Unlock()
 	_, ok, err := s.store.Cursor(row.URL)
@@ -339,9 +342,11 @@ func (r *Runner) ForgetCursor(url string) error {
 	return b.CommitSync()
 }
 
+// QueueBytes returns Options.QueueBytes.
+func (s *Sources) QueueBytes() int64 { return s.opts.QueueBytes }
+
 // Follows reports whether a relay with an id (store.SourceID) is followed.
-func (r *Runner) Follows(id uint32) bool {
-	s := r.sources
+func (s *Sources) Follows(id uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, src := range s.byURL {
@@ -352,23 +357,23 @@ func (r *Runner) Follows(id uint32) bool {
 	return false
 }
 
-// Sources returns the status of every source, in order of URL.
-func (r *Runner) Sources() []SourceStatus {
-	var all []SourceStatus
-	for _, src := range r.sources.all() {
+// Status returns the status of every source, in order of URL.
+func (s *Sources) Status() []Status {
+	var all []Status
+	for _, src := range s.all() {
 		if !src.isRemoved() {
 			all = append(all, src.status())
 		}
 	}
-	slices.SortFunc(all, func(a, b SourceStatus) int { return strings.Compare(a.URL, b.URL) })
+	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.URL, b.URL) })
 	return all
 }
 
 // InFlight returns how many connections are open or being made, and how many events were read and
 // are not applied yet. Some of the events may wait for the documents of accounts; no cursor has
 // passed them.
-func (r *Runner) InFlight() (connections, events int) {
-	for _, src := range r.sources.all() {
+func (s *Sources) InFlight() (connections, events int) {
+	for _, src := range s.all() {
 		if src.attempting() {
 			connections++
 		}
@@ -379,8 +384,8 @@ func (r *Runner) InFlight() (connections, events int) {
 
 // Tried reports whether every wanted source was connected once, or failed to be: from then on a
 // fetch that begins misses no event of a source that answers.
-func (r *Runner) Tried() bool {
-	for _, src := range r.sources.all() {
+func (s *Sources) Tried() bool {
+	for _, src := range s.all() {
 		if src.isWanted() && !src.tried.Load() {
 			return false
 		}
@@ -389,10 +394,10 @@ func (r *Runner) Tried() bool {
 }
 
 // all returns the sources of the set, including those being removed.
-func (s *sources) all() []*source {
+func (s *Sources) all() []*Source {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]*source, 0, len(s.byURL))
+	all := make([]*Source, 0, len(s.byURL))
 	for _, src := range s.byURL {
 		all = append(all, src)
 	}
@@ -400,7 +405,7 @@ func (s *sources) all() []*source {
 }
 
 // get returns a source that is not being removed, nil if there is none.
-func (s *sources) get(url string) *source {
+func (s *Sources) get(url string) *Source {
 	s.mu.Lock()
 	src := s.byURL[url]
 	s.mu.Unlock()
@@ -411,7 +416,7 @@ func (s *sources) get(url string) *source {
 }
 
 // drop removes a source from the set if it is still to be removed.
-func (s *sources) drop(src *source) bool {
+func (s *Sources) drop(src *Source) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !src.isRemoved() {
@@ -422,7 +427,7 @@ func (s *sources) drop(src *source) bool {
 }
 
 // count returns the number of sources for which is holds (nil: all), without those being removed.
-func (s *sources) count(is func(*source) bool) int {
+func (s *Sources) count(is func(*Source) bool) int {
 	n := 0
 	for _, src := range s.all() {
 		if !src.isRemoved() && (is == nil || is(src)) {
@@ -434,12 +439,4 @@ func (s *sources) count(is func(*source) bool) int {
 
 // idleAfter returns how long a connected source must send nothing to count as having no more to
 // send.
-func (s *sources) idleAfter() time.Duration { return s.opts.SilentAfter / 4 }
-
-// signal sends to a channel unless a message is waiting in it.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
+func (s *Sources) idleAfter() time.Duration { return s.opts.SilentAfter / 4 }

@@ -1,8 +1,8 @@
-package ingest
+package firehose
 
 import "sync"
 
-// tracker knows which events of one source are still being handled (invariant 2). Its mark is the
+// tracker knows which events of one source are still being handled (invariant 1). Its mark is the
 // seq up to which all are done.
 //
 // An event is done because it was skipped, or because it is in a batch. In the second case finish

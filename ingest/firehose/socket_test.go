@@ -1,4 +1,4 @@
-package ingest_test
+package firehose_test
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/frame"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -23,7 +23,7 @@ import (
 // TestReconnectsBehindWhatWasRead: nothing is read twice, although all of it is still in flight.
 func TestReconnectsBehindWhatWasRead(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(n int, c *client) {
+	h := newServer(t, func(n int, c *client) {
 		switch n {
 		case 0:
 			c.after(5, 10) // and hangs up
@@ -33,8 +33,8 @@ func TestReconnectsBehindWhatWasRead(t *testing.T) {
 		}
 	})
 	s := newStage(t, h.source)
-	var held []ingest.Event
-	s.holding(func(e ingest.Event) { held = append(held, e) })
+	var held []*firehose.Event
+	s.holding(func(e *firehose.Event) { held = append(held, e) })
 	stop := s.run()
 	s.sees(h.url, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
 	if got := h.asked(); !slices.Equal(got, []string{"-", "10"}) {
@@ -47,8 +47,8 @@ func TestReconnectsBehindWhatWasRead(t *testing.T) {
 	if !st.Running || st.Seq != 20 || st.Events != 16 || st.Bytes == 0 || st.LastFailure.Kind != "closed" || st.Failures != 1 || st.Lag <= 0 || st.LastEvent.IsZero() {
 		t.Errorf("status %+v", st)
 	}
-	if ingest.Queued(s.r) != 16*4096 {
-		t.Errorf("%d bytes queued", ingest.Queued(s.r))
+	if firehose.Queued(s.r) != 16*4096 {
+		t.Errorf("%d bytes queued", firehose.Queued(s.r))
 	}
 	for i, e := range held {
 		if i == 0 {
@@ -68,21 +68,21 @@ func TestReconnectsBehindWhatWasRead(t *testing.T) {
 		t.Errorf("cursor %d", got)
 	}
 	stop()
-	if ingest.Queued(s.r) != 0 {
-		t.Errorf("%d bytes queued at the end", ingest.Queued(s.r))
+	if firehose.Queued(s.r) != 0 {
+		t.Errorf("%d bytes queued at the end", firehose.Queued(s.r))
 	}
 }
 
 // TestNextRunBeginsAtTheDurableCursor: what an earlier run read and did not finish is read again.
 func TestNextRunBeginsAtTheDurableCursor(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.after(1, 6)
 		c.stay()
 	})
 	s := newStage(t, h.source)
-	s.holding(func(e ingest.Event) {
-		if e.Frame().Seq <= 3 {
+	s.holding(func(e *firehose.Event) {
+		if e.Frame.Seq <= 3 {
 			if err := e.Write(); err != nil {
 				t.Error(err)
 			}
@@ -104,13 +104,13 @@ func TestNextRunBeginsAtTheDurableCursor(t *testing.T) {
 // beginning.
 func TestSkippedEventsMoveTheCursor(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.after(1, 5)
 		c.send(encode(header("#future"), map[string]any{"seq": 6, "what": "ever"}))
 		c.stay()
 	})
 	s := newStage(t, h.source)
-	s.holding(func(e ingest.Event) { e.Skip() })
+	s.holding(func(e *firehose.Event) { e.Skip() })
 	s.run()
 	s.until("cursor 6", func() bool { return s.cursor(h.url) == 6 })
 }
@@ -119,7 +119,7 @@ func TestSkippedEventsMoveTheCursor(t *testing.T) {
 func TestBadMessagesArePassedOver(t *testing.T) {
 	t.Parallel()
 	huge := encode(header("#commit"), map[string]any{"seq": 8, "repo": "did:plc:a", "blocks": bytes.Repeat([]byte{1}, frame.BytesMax+1000)})
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.after(1, 1)
 		c.send([]byte{}, []byte("garbage"), bytes.Repeat([]byte{0x81}, 1000), []byte{0xa0}, account(2)[:20])
 		_ = c.WriteMessage(websocket.TextMessage, account(2))
@@ -134,7 +134,7 @@ func TestBadMessagesArePassedOver(t *testing.T) {
 		c.stay()
 	})
 	registry := prometheus.NewRegistry()
-	s := newStage(t, h.source, func(o *ingest.Options) { o.Registerer = registry })
+	s := newStage(t, h.source, func(o *firehose.Options) { o.Registerer = registry })
 	s.run()
 	s.sees(h.url, 1, 3, 5, 6)
 	s.until("all bad messages", func() bool { return s.status(h.url).BadFrames == 10 })
@@ -161,8 +161,8 @@ func TestBadMessagesArePassedOver(t *testing.T) {
 	if n := strings.Count(s.text.String(), "malformed message from source"); n != 1 {
 		t.Errorf("%d lines in the log", n)
 	}
-	if ingest.Queued(s.r) != 0 {
-		t.Errorf("%d bytes queued", ingest.Queued(s.r))
+	if firehose.Queued(s.r) != 0 {
+		t.Errorf("%d bytes queued", firehose.Queued(s.r))
 	}
 }
 
@@ -171,7 +171,7 @@ func TestBadMessagesArePassedOver(t *testing.T) {
 func TestMessageWithoutEnd(t *testing.T) {
 	t.Parallel()
 	start := encode(header("#commit"), map[string]any{"seq": 2, "repo": "did:plc:a", "blocks": make([]byte, frame.BytesMax)})
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		if c.cursor < 2 {
 			c.after(1, 1)
 			w, err := c.NextWriter(websocket.BinaryMessage)
@@ -190,7 +190,7 @@ func TestMessageWithoutEnd(t *testing.T) {
 		t.Errorf("asked with cursors %q", got)
 	}
 	st := s.status(h.url)
-	if st.LastFailure.Kind != "read" || st.Bytes < ingest.DiscardBytesMax || st.Bytes > ingest.DiscardBytesMax+10<<20 {
+	if st.LastFailure.Kind != "read" || st.Bytes < firehose.DiscardBytesMax || st.Bytes > firehose.DiscardBytesMax+10<<20 {
 		t.Errorf("status %+v", st)
 	}
 }
@@ -199,7 +199,7 @@ func TestMessageWithoutEnd(t *testing.T) {
 // connection, and does not say where it stands.
 func TestStuckSourceGoesOnAtItsTip(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		if c.cursor >= 0 && c.cursor < 9 {
 			// the first byte of a message, and reserved bits
 			c.UnderlyingConn().Write([]byte{0x02, 1, 0xa0, 0xf0, 0})
@@ -216,10 +216,10 @@ func TestStuckSourceGoesOnAtItsTip(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newStageOn(t, db, h.source)
-	ingest.SetStuckAfter(s.r, 0)
+	firehose.SetStuckAfter(s.r, 0)
 	s.run()
 	s.sees(h.url, 20)
-	want := append(slices.Repeat([]string{"7"}, ingest.StuckMax), "-")
+	want := append(slices.Repeat([]string{"7"}, firehose.StuckMax), "-")
 	if got := h.asked(); !slices.Equal(got, want) {
 		t.Errorf("asked with cursors %q, want %q", got, want)
 	}
@@ -247,19 +247,19 @@ func TestEndingsThatKeepTheCursor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newFirehose(t, func(n int, cl *client) {
+			h := newServer(t, func(n int, cl *client) {
 				switch {
 				case n == 0:
 					cl.after(7, 7)
-				case n <= 3*ingest.StuckMax:
+				case n <= 3*firehose.StuckMax:
 					cl.UnderlyingConn().Write(c.sent)
 				}
 				cl.stay()
 			})
-			s := newStage(t, h.source, func(o *ingest.Options) { o.SilentAfter = 50 * time.Millisecond })
-			ingest.SetStuckAfter(s.r, c.after)
+			s := newStage(t, h.source, func(o *firehose.Options) { o.SilentAfter = 50 * time.Millisecond })
+			firehose.SetStuckAfter(s.r, c.after)
 			s.run()
-			s.until("the last connection", func() bool { return len(h.asked()) >= 2+3*ingest.StuckMax })
+			s.until("the last connection", func() bool { return len(h.asked()) >= 2+3*firehose.StuckMax })
 			if got := h.asked()[1:]; slices.Contains(got, "-") {
 				t.Errorf("asked with cursors %q: the cursor was given up", got)
 			}
@@ -271,15 +271,15 @@ func TestEndingsThatKeepTheCursor(t *testing.T) {
 // give up and nothing to log.
 func TestStuckAtTheTip(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		// the first byte of a message, and reserved bits
 		c.UnderlyingConn().Write([]byte{0x02, 1, 0xa0, 0xf0, 0})
 		c.stay()
 	})
 	s := newStage(t, h.source)
-	ingest.SetStuckAfter(s.r, 0)
+	firehose.SetStuckAfter(s.r, 0)
 	s.run()
-	s.until("failures", func() bool { return s.status(h.url).Failures > 3*ingest.StuckMax })
+	s.until("failures", func() bool { return s.status(h.url).Failures > 3*firehose.StuckMax })
 	if strings.Contains(s.text.String(), "at its tip") || s.wakes.Load() != 0 {
 		t.Errorf("%d comparisons of listings", s.wakes.Load())
 	}
@@ -287,7 +287,7 @@ func TestStuckAtTheTip(t *testing.T) {
 
 func TestDisconnectInsideAMessage(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(n int, c *client) {
+	h := newServer(t, func(n int, c *client) {
 		if n == 0 {
 			c.after(1, 2)
 			m := account(3)
@@ -309,7 +309,7 @@ func TestDisconnectInsideAMessage(t *testing.T) {
 // TestOutdatedCursor: reading goes on, and the gap is closed by the listing.
 func TestOutdatedCursor(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.send(info("OutdatedCursor"), info("OutdatedCursor"), info("Other"))
 		c.after(100, 102)
 		c.stay()
@@ -328,7 +328,7 @@ func TestOutdatedCursor(t *testing.T) {
 // TestFutureCursor: the host counts anew, below the cursor.
 func TestFutureCursor(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		if c.cursor > 50 {
 			c.send(failure("FutureCursor"))
 			return
@@ -358,7 +358,7 @@ func TestFutureCursor(t *testing.T) {
 // FutureCursor is an ordinary error if no cursor was sent.
 func TestErrorMessagesReconnect(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(n int, c *client) {
+	h := newServer(t, func(n int, c *client) {
 		switch n {
 		case 0:
 			c.send(failure("FutureCursor"))
@@ -386,7 +386,7 @@ func TestErrorMessagesReconnect(t *testing.T) {
 // TestEventsOutOfOrder are handled, and the cursor stays where it is.
 func TestEventsOutOfOrder(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.send(account(10), account(10), account(3), account(2), account(11))
 		c.stay()
 	})
@@ -402,7 +402,7 @@ func TestEventsOutOfOrder(t *testing.T) {
 // is not.
 func TestDeadHost(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
-		dead := net.firehose(t, func(n int, c *client) {
+		dead := net.server(t, func(n int, c *client) {
 			c.after(1, 1)
 			if n == 0 {
 				_, _ = io.Copy(io.Discard, c.UnderlyingConn()) // pings too
@@ -410,8 +410,8 @@ func TestDeadHost(t *testing.T) {
 			}
 			c.stay()
 		})
-		quiet := net.firehose(t, func(_ int, c *client) { c.stay() })
-		s := net.stage(t, dead.source, quiet.source, func(o *ingest.Options) { o.ReadTimeout = 20 * time.Second })
+		quiet := net.server(t, func(_ int, c *client) { c.stay() })
+		s := net.stage(t, dead.source, quiet.source, func(o *firehose.Options) { o.ReadTimeout = 20 * time.Second })
 		s.run()
 		time.Sleep(19 * time.Second)
 		if got := dead.asked(); len(got) != 1 {
@@ -433,7 +433,7 @@ func TestDeadHost(t *testing.T) {
 // TestPingsOfTheHostCount: a host may ping instead of answering pings.
 func TestPingsOfTheHostCount(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
-		h := net.firehose(t, func(_ int, c *client) {
+		h := net.server(t, func(_ int, c *client) {
 			pongs := make(chan string, 100)
 			c.SetPongHandler(func(data string) error { pongs <- data; return nil })
 			c.SetPingHandler(func(string) error { return nil }) // no answer
@@ -453,7 +453,7 @@ func TestPingsOfTheHostCount(t *testing.T) {
 			c.after(1, 1)
 			<-c.gone
 		})
-		s := net.stage(t, h.source, func(o *ingest.Options) { o.ReadTimeout = 20 * time.Second })
+		s := net.stage(t, h.source, func(o *firehose.Options) { o.ReadTimeout = 20 * time.Second })
 		s.run()
 		time.Sleep(5*time.Minute + time.Second)
 		s.sees(h.url, 1)
@@ -466,7 +466,7 @@ func TestPingsOfTheHostCount(t *testing.T) {
 // TestTrickle: a message may take long while more of it comes, but not for ever.
 func TestTrickle(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
-		h := net.firehose(t, func(n int, c *client) {
+		h := net.server(t, func(n int, c *client) {
 			m := account(int64(n) + 1)
 			pause := time.Minute / time.Duration(len(m)) // all of it in three timeouts
 			if n == 1 {
@@ -487,7 +487,7 @@ func TestTrickle(t *testing.T) {
 				time.Sleep(pause)
 			}
 		})
-		s := net.stage(t, h.source, func(o *ingest.Options) { o.ReadTimeout = 20 * time.Second })
+		s := net.stage(t, h.source, func(o *firehose.Options) { o.ReadTimeout = 20 * time.Second })
 		s.run()
 		time.Sleep(4 * time.Minute)
 		s.sees(h.url, 1, 3)
@@ -501,24 +501,24 @@ func TestTrickle(t *testing.T) {
 // when bytes are given back.
 func TestQueueBytesBoundReading(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
-		h := net.firehose(t, func(_ int, c *client) {
+		h := net.server(t, func(_ int, c *client) {
 			c.after(1, 100)
 			c.stay()
 		})
-		s := net.stage(t, h.source, func(o *ingest.Options) { o.QueueBytes = 40 << 10 })
-		held := make(chan ingest.Event, 100)
-		s.holding(func(e ingest.Event) { held <- e })
+		s := net.stage(t, h.source, func(o *firehose.Options) { o.QueueBytes = 40 << 10 })
+		held := make(chan *firehose.Event, 100)
+		s.holding(func(e *firehose.Event) { held <- e })
 		s.run()
 		synctest.Wait()
-		if n := len(held); n != 10 || ingest.Queued(s.r) != 40<<10 {
-			t.Errorf("%d events of %d bytes are held", n, ingest.Queued(s.r))
+		if n := len(held); n != 10 || firehose.Queued(s.r) != 40<<10 {
+			t.Errorf("%d events of %d bytes are held", n, firehose.Queued(s.r))
 		}
 		for range 100 {
 			e := <-held
 			e.Skip()
 		}
-		if ingest.Queued(s.r) != 0 {
-			t.Errorf("%d bytes queued at the end", ingest.Queued(s.r))
+		if firehose.Queued(s.r) != 0 {
+			t.Errorf("%d bytes queued at the end", firehose.Queued(s.r))
 		}
 	})
 }
@@ -529,20 +529,20 @@ func TestOperationsCount(t *testing.T) {
 	t.Parallel()
 	ops := slices.Repeat([]map[string]any{{"action": "delete", "path": "", "cid": nil}}, 200)
 	message := encode(header("#commit"), map[string]any{"seq": 1, "repo": "did:plc:a", "rev": "3kaaaaaaaaa22", "ops": ops})
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.send(message)
 		c.stay()
 	})
 	s := newStage(t, h.source)
-	held := make(chan ingest.Event, 1)
-	s.holding(func(e ingest.Event) { held <- e })
+	held := make(chan *firehose.Event, 1)
+	s.holding(func(e *firehose.Event) { held <- e })
 	s.run()
 	e := <-held
-	if got, least := ingest.Queued(s.r), int64(len(message)+200*100); len(e.Frame().Ops) != 200 || got < least {
-		t.Errorf("%d bytes for %d operations, want %d", got, len(e.Frame().Ops), least)
+	if got, least := firehose.Queued(s.r), int64(len(message)+200*100); len(e.Frame.Ops) != 200 || got < least {
+		t.Errorf("%d bytes for %d operations, want %d", got, len(e.Frame.Ops), least)
 	}
-	if e.Skip(); ingest.Queued(s.r) != 0 {
-		t.Errorf("%d bytes of nothing", ingest.Queued(s.r))
+	if e.Skip(); firehose.Queued(s.r) != 0 {
+		t.Errorf("%d bytes of nothing", firehose.Queued(s.r))
 	}
 }
 
@@ -550,7 +550,7 @@ func TestOperationsCount(t *testing.T) {
 func TestMessagesKeepTheirBytes(t *testing.T) {
 	t.Parallel()
 	const n = 2000
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		for seq := int64(1); seq <= n; seq++ {
 			// of all classes of buffers up to 64 KiB
 			text := strings.Repeat("x", int(seq*7919%40_000))
@@ -558,16 +558,16 @@ func TestMessagesKeepTheirBytes(t *testing.T) {
 		}
 		c.stay()
 	})
-	s := newStage(t, h.source, func(o *ingest.Options) { o.QueueBytes = 1 << 20 })
-	held, count := []ingest.Event{}, 0
-	s.holding(func(e ingest.Event) {
+	s := newStage(t, h.source, func(o *firehose.Options) { o.QueueBytes = 1 << 20 })
+	held, count := []*firehose.Event{}, 0
+	s.holding(func(e *firehose.Event) {
 		held = append(held, e)
 		if len(held) < 10 {
 			return
 		}
 		for _, e := range held {
-			if want := storetest.DID(int(e.Frame().Seq)); e.Frame().DID != want || !bytes.Contains(e.Message(), []byte(want)) {
-				t.Errorf("event %d is of %q", e.Frame().Seq, e.Frame().DID)
+			if want := storetest.DID(int(e.Frame.Seq)); e.Frame.DID != want || !bytes.Contains(e.Message, []byte(want)) {
+				t.Errorf("event %d is of %q", e.Frame.Seq, e.Frame.DID)
 			}
 			e.Skip()
 		}

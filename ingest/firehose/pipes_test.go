@@ -1,4 +1,4 @@
-package ingest_test
+package firehose_test
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 )
 
 // pipes is a network in memory. A goroutine that waits for it is durably blocked, as one that waits
@@ -30,9 +30,9 @@ func inBubble(t *testing.T, f func(t *testing.T, net *pipes)) {
 	synctest.Test(t, func(t *testing.T) { f(t, &pipes{listeners: map[string]*pipeListener{}}) })
 }
 
-// firehose is newFirehose on this network.
-func (p *pipes) firehose(t *testing.T, script func(n int, c *client)) *firehose {
-	h := &firehose{t: t, script: script}
+// server is newServer on this network.
+func (p *pipes) server(t *testing.T, script func(n int, c *client)) *server {
+	h := &server{t: t, script: script}
 	h.Server = httptest.NewUnstartedServer(h)
 	h.Server.Listener.Close()
 	h.Server.Listener = p.listen()
@@ -46,8 +46,8 @@ func (p *pipes) firehose(t *testing.T, script func(n int, c *client)) *firehose 
 }
 
 // talker is a firehose that sends one message every second.
-func (p *pipes) talker(t *testing.T) *firehose {
-	return p.firehose(t, func(_ int, c *client) {
+func (p *pipes) talker(t *testing.T) *server {
+	return p.server(t, func(_ int, c *client) {
 		c.listen()
 		for seq := int64(1); ; seq++ {
 			c.send(account(seq))
@@ -61,9 +61,9 @@ func (p *pipes) talker(t *testing.T) *firehose {
 }
 
 // stage is newStage on this network.
-func (p *pipes) stage(t *testing.T, change ...func(*ingest.Options)) *stage {
+func (p *pipes) stage(t *testing.T, change ...func(*firehose.Options)) *stage {
 	s := newStage(t, change...)
-	ingest.SetDial(s.r, p.dial)
+	firehose.SetDial(s.r, p.dial)
 	return s
 }
 

@@ -1,4 +1,4 @@
-package ingest_test
+package firehose_test
 
 import (
 	"slices"
@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/store"
 )
 
@@ -16,7 +16,7 @@ import (
 // often.
 func TestSilentSource(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
-		silent, loud := net.firehose(t, func(_ int, c *client) { c.stay() }), net.talker(t)
+		silent, loud := net.server(t, func(_ int, c *client) { c.stay() }), net.talker(t)
 		s := net.stage(t, silent.source)
 		s.run()
 		connections := func(when string, after time.Duration, want int) {
@@ -28,7 +28,7 @@ func TestSilentSource(t *testing.T) {
 			}
 		}
 		connections("alone", 5*time.Minute, 1)
-		if err := s.r.AddSource(store.Source{URL: loud.URL}); err != nil {
+		if err := s.r.Add(store.Source{URL: loud.URL}); err != nil {
 			t.Fatal(err)
 		}
 		connections("others send", 20*time.Second, 2)
@@ -56,7 +56,7 @@ func TestSilenceOfAll(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
 		var mu sync.Mutex
 		var connected []time.Time
-		h := net.firehose(t, func(n int, c *client) {
+		h := net.server(t, func(n int, c *client) {
 			mu.Lock()
 			connected = append(connected, time.Now())
 			mu.Unlock()
@@ -94,13 +94,13 @@ func TestSilenceOfAll(t *testing.T) {
 // TestSlowShardsAreNoSilence: while our shards are slow, the host is neither silent nor dead.
 func TestSlowShardsAreNoSilence(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
-		h, loud := net.firehose(t, func(_ int, c *client) {
+		h, loud := net.server(t, func(_ int, c *client) {
 			c.after(1, 3)
 			c.stay()
 		}), net.talker(t)
 		s := net.stage(t, h.source, loud.source)
-		s.holding(func(e ingest.Event) {
-			if e.Source() == h.url && e.Frame().Seq == 2 {
+		s.holding(func(e *firehose.Event) {
+			if e.Source.URL() == h.url && e.Frame.Seq == 2 {
 				time.Sleep(15 * time.Minute)
 			}
 			if err := e.Write(); err != nil {

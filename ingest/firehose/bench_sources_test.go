@@ -1,4 +1,4 @@
-package ingest_test
+package firehose_test
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/ingest/repo"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -50,28 +50,28 @@ func BenchmarkSource(b *testing.B) {
 		_, _, _ = conn.ReadMessage()
 	}))
 	defer srv.Close()
-	r, err := ingest.New(ingest.Options{Store: storetest.Open(b, store.Options{}), Directory: &directory{}, AllowPrivate: true, Sources: []store.Source{{URL: srv.URL}}})
+	r, err := firehose.New(firehose.Options{Store: storetest.Open(b, store.Options{}), AllowPrivate: true, Sources: []store.Source{{URL: srv.URL}}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var n atomic.Int64
-	ingest.SetSubmit(r, func(_ context.Context, e ingest.Event) error {
+	submit := func(_ context.Context, e *firehose.Event) error {
 		e.Skip()
 		if n.Add(1) == int64(b.N) {
 			cancel()
 		}
 		return nil
-	})
+	}
 	ctx, timeout := context.WithTimeout(ctx, time.Minute)
 	defer timeout()
 	b.SetBytes(size)
 	b.ReportAllocs()
 	b.ResetTimer()
-	if err := ingest.RunSources(ctx, r); err != nil {
+	if err := r.Run(ctx, submit); err != nil {
 		b.Fatal(err)
 	}
 	if n.Load() != int64(b.N) {
-		b.Fatalf("%d of %d events: %+v", n.Load(), b.N, r.Sources())
+		b.Fatalf("%d of %d events: %+v", n.Load(), b.N, r.Status())
 	}
 }

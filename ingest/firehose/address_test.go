@@ -1,11 +1,11 @@
-package ingest_test
+package firehose_test
 
 import (
 	"net/url"
 	"strings"
 	"testing"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 )
 
 func TestParseSource(t *testing.T) {
@@ -28,7 +28,7 @@ func TestParseSource(t *testing.T) {
 		"ws://[2001:DB8:0:0::1]:2583":                                    "ws://[2001:db8::1]:2583",
 		"ws://my_host-1/":                                                "ws://my_host-1",
 	} {
-		src, err := ingest.ParseSource(in, true)
+		src, err := firehose.ParseSource(in, true)
 		if err != nil || src.URL != want || !src.PDS {
 			t.Errorf("ParseSource(%q) = %+v, %v, want %s", in, src, err, want)
 		}
@@ -70,7 +70,7 @@ func TestParseSourceRefuses(t *testing.T) {
 		"wss://relay.example\n":               "parse",
 		"wss://a/xrpc/com.atproto.sync.subscribeRepos/xrpc/com.atproto.sync.subscribeRepos": "twice",
 	} {
-		src, err := ingest.ParseSource(in, false)
+		src, err := firehose.ParseSource(in, false)
 		if err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("ParseSource(%.80q) = %+v, %v, want an error about %q", in, src, err, word)
 		}
@@ -81,12 +81,12 @@ func TestSourceNames(t *testing.T) {
 	t.Parallel()
 	const source = "wss://relay.example:8443/base"
 	for got, want := range map[string]string{
-		ingest.Subscribe(source, -1): "wss://relay.example:8443/base/xrpc/com.atproto.sync.subscribeRepos",
-		ingest.Subscribe(source, 0):  "wss://relay.example:8443/base/xrpc/com.atproto.sync.subscribeRepos?cursor=0",
-		ingest.Listing(source):       "https://relay.example:8443/base",
-		ingest.Listing("ws://a"):     "http://a",
-		ingest.HostOf(source):        "relay.example:8443",
-		ingest.HostOf("ws://a"):      "a",
+		firehose.Subscribe(source, -1): "wss://relay.example:8443/base/xrpc/com.atproto.sync.subscribeRepos",
+		firehose.Subscribe(source, 0):  "wss://relay.example:8443/base/xrpc/com.atproto.sync.subscribeRepos?cursor=0",
+		firehose.Listing(source):       "https://relay.example:8443/base",
+		firehose.Listing("ws://a"):     "http://a",
+		firehose.HostOf(source):        "relay.example:8443",
+		firehose.HostOf("ws://a"):      "a",
 	} {
 		if got != want {
 			t.Errorf("%s, want %s", got, want)
@@ -100,22 +100,22 @@ func FuzzParseSource(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		src, err := ingest.ParseSource(in, false)
+		src, err := firehose.ParseSource(in, false)
 		if err != nil {
 			return
 		}
-		again, err := ingest.ParseSource(src.URL, false)
+		again, err := firehose.ParseSource(src.URL, false)
 		if err != nil || again != src {
 			t.Fatalf("%q became %q, and that %q, %v", in, src.URL, again.URL, err)
 		}
-		if full, err := ingest.ParseSource(ingest.Subscribe(src.URL, -1), false); err != nil || full != src {
+		if full, err := firehose.ParseSource(firehose.Subscribe(src.URL, -1), false); err != nil || full != src {
 			t.Fatalf("%q became %q with the path of subscribeRepos, %v", src.URL, full.URL, err)
 		}
-		if len(src.URL) > ingest.URLBytesMax || strings.HasSuffix(src.URL, "/") {
+		if len(src.URL) > firehose.URLBytesMax || strings.HasSuffix(src.URL, "/") {
 			t.Fatalf("%q became %q", in, src.URL)
 		}
-		u, err := url.Parse(ingest.Subscribe(src.URL, 7))
-		if err != nil || u.Query().Get("cursor") != "7" || u.Host != ingest.HostOf(src.URL) || (u.Scheme != "ws" && u.Scheme != "wss") {
+		u, err := url.Parse(firehose.Subscribe(src.URL, 7))
+		if err != nil || u.Query().Get("cursor") != "7" || u.Host != firehose.HostOf(src.URL) || (u.Scheme != "ws" && u.Scheme != "wss") {
 			t.Fatalf("%q is dialled as %v, %v", src.URL, u, err)
 		}
 	})

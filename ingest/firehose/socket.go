@@ -1,4 +1,4 @@
-package ingest
+package firehose
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 
 // socket is one connection to a source.
 type socket struct {
-	src   *source
+	src   *Source
 	conn  *websocket.Conn
 	since time.Time
 
@@ -62,7 +62,7 @@ func (c *cappedConn) Read(b []byte) (int, error) {
 
 // follow connects and reads until attempt ends (nil) or something fails. Events that were read are
 // handled until ctx, the context of the run, ends, even if attempt has ended.
-func (s *source) follow(attempt, ctx context.Context) *ending {
+func (s *Source) follow(attempt, ctx context.Context) *ending {
 	cursor := s.tracker.last()
 	c, end := s.connect(attempt, cursor)
 	s.tried.Store(true)
@@ -90,7 +90,7 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 	stop()
 	watched := g.Wait()
 	if c.read >= healthyEvents || time.Since(c.since) >= healthyAfter {
-		s.healthy()
+		s.Healthy()
 	}
 	if c.read >= healthyEvents {
 		s.patience = s.set.opts.SilentAfter
@@ -120,7 +120,7 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 // nothing was missed if no copy has been begun: fetches that begin from now on read at least what
 // existed when the connection stood. At a later one, accounts may have been announced since the
 // crawl read the listing.
-func (s *source) begunAtTip() *ending {
+func (s *Source) begunAtTip() *ending {
 	counts := s.set.store.Counts()
 	begun := counts["synced"]+counts["draining"]+counts["resync"] > 0 || s.set.store.FetchBegun()
 	missed := s.tipped && counts["repos"] > 0
@@ -154,7 +154,7 @@ func why(err error) *ending {
 }
 
 // connect makes a connection that continues behind cursor.
-func (s *source) connect(attempt context.Context, cursor int64) (*socket, *ending) {
+func (s *Source) connect(attempt context.Context, cursor int64) (*socket, *ending) {
 	var raw *cappedConn
 	release := func() bool { return true }
 	dialer := websocket.Dialer{
@@ -255,7 +255,7 @@ func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 			}
 			if !healthy && now.Sub(c.since) >= healthyAfter {
 				healthy = true
-				c.src.healthy()
+				c.src.Healthy()
 			}
 		}
 	}
@@ -317,7 +317,7 @@ func (c *socket) note() {
 	c.src.messages.Add(1)
 	c.messages.Add(1)
 	if c.read++; c.read == healthyEvents {
-		c.src.healthy()
+		c.src.Healthy()
 	}
 }
 
@@ -329,7 +329,7 @@ func (c *socket) weigh(n int) {
 
 // next reads one message, nil if it was skipped. Of a message that is too long it returns the
 // beginning, even if the rest could not be read.
-func (c *socket) next() (*event, error) {
+func (c *socket) next() (*Event, error) {
 	c.begun = time.Time{}
 	c.renew(time.Now())
 	c.reading.Store(true)
@@ -350,7 +350,7 @@ func (c *socket) next() (*event, error) {
 		switch {
 		case n > frame.BytesMax:
 			e := p.event()
-			e.src, e.buffer, e.message = c.src, b, b.b[:n]
+			e.Source, e.buffer, e.Message = c.src, b, b.b[:n]
 			return e, c.discard(n, r)
 		case err == io.EOF:
 			c.weigh(n)
@@ -359,7 +359,7 @@ func (c *socket) next() (*event, error) {
 				return nil, c.bad(0, errors.New("text message instead of binary"))
 			}
 			e := p.event()
-			e.src, e.buffer, e.message = c.src, b, b.b[:n]
+			e.Source, e.buffer, e.Message = c.src, b, b.b[:n]
 			return e, nil
 		case err != nil:
 			p.putBuffer(b)
@@ -422,13 +422,13 @@ func (c *socket) skip(seq, stated int64) error {
 }
 
 // handle decodes a message, and hands it to its shard or acts on it itself.
-func (c *socket) handle(ctx context.Context, e *event) error {
-	s, f := c.src, &e.frame
-	if err := f.Decode(e.message); err != nil {
+func (c *socket) handle(ctx context.Context, e *Event) error {
+	s, f := c.src, &e.Frame
+	if err := f.Decode(e.Message); err != nil {
 		if (f.Kind == frame.KindCommit || f.Kind == frame.KindSync) && f.DID != "" && f.Rev != "" && f.Seq > 0 {
 			// The shard has the repository fetched, as after any other invalid commit.
 			c.complain(f.Seq, err)
-			e.broken = refuse(refusedFrame, err)
+			e.Broken = err
 			return c.dispatch(ctx, e)
 		}
 		defer s.set.release(e)
@@ -464,19 +464,19 @@ func (c *socket) failed(name, message string) error {
 }
 
 // dispatch hands an event to its shard. It waits while the queues are full.
-func (c *socket) dispatch(ctx context.Context, e *event) error {
+func (c *socket) dispatch(ctx context.Context, e *Event) error {
 	s := c.src
-	if e.frame.Kind == frame.KindCommit {
-		e.path = s.set.opts.Tracer.Begin("commit", c.begun)
-		describe(e)
+	if e.Frame.Kind == frame.KindCommit {
+		e.Trace = s.set.opts.Tracer.Begin("commit", c.begun)
+		e.describe()
 	}
-	number, err := c.admit(e.frame.Seq, e.frame.Time)
+	number, err := c.admit(e.Frame.Seq, e.Frame.Time)
 	if err != nil {
 		s.set.release(e)
 		return err
 	}
-	e.seq = number
-	cost := min(int64(len(e.buffer.b)+opBytes*cap(e.frame.Ops)), s.set.opts.QueueBytes)
+	e.Number = number
+	cost := min(int64(len(e.buffer.b)+opBytes*cap(e.Frame.Ops)), s.set.opts.QueueBytes)
 	if err := s.set.queue.Acquire(ctx, cost); err != nil {
 		s.set.release(e)
 		return err

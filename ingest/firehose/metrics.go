@@ -1,4 +1,4 @@
-package ingest
+package firehose
 
 import (
 	"time"
@@ -29,7 +29,7 @@ type metrics struct {
 	restarts   prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, s *Sources) (*metrics, error) {
 	messages := vec("cistern_ingest_messages_total", "Messages read from sources.", "kind")
 	m := &metrics{
 		bad:        messages.WithLabelValues("bad"),
@@ -43,11 +43,11 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 	}
 	for _, c := range []prometheus.Collector{
 		messages, m.bytes, m.failures, m.reconciles, m.restarts,
-		gauge("cistern_ingest_sources", "Sources that are followed.", func() float64 { return float64(r.sources.count(nil)) }),
-		gauge("cistern_ingest_connected_sources", "Sources that are connected.", func() float64 { return float64(r.sources.count((*source).connected)) }),
-		gauge("cistern_ingest_queue_bytes", "Memory of messages that are read and not yet handled.", func() float64 { return float64(r.sources.queued.Load()) }),
-		gauge("cistern_ingest_lag_seconds", "Age of the newest event of the connected relay that is furthest behind, by the time that the event states.", func() float64 { return r.sources.lag().Seconds() }),
-		eventAges{r, prometheus.NewDesc("cistern_ingest_source_event_age_seconds",
+		gauge("cistern_ingest_sources", "Sources that are followed.", func() float64 { return float64(s.count(nil)) }),
+		gauge("cistern_ingest_connected_sources", "Sources that are connected.", func() float64 { return float64(s.count((*Source).connected)) }),
+		gauge("cistern_ingest_queue_bytes", "Memory of messages that are read and not yet handled.", func() float64 { return float64(s.queued.Load()) }),
+		gauge("cistern_ingest_lag_seconds", "Age of the newest event of the connected relay that is furthest behind, by the time that the event states.", func() float64 { return s.lag().Seconds() }),
+		eventAges{s, prometheus.NewDesc("cistern_ingest_source_event_age_seconds",
 			"Time since the newest event of a source was read, or since the source was added if none was.", []string{"source"}, nil)},
 	} {
 		if err := reg.Register(c); err != nil {
@@ -77,14 +77,14 @@ func gauge(name, help string, f func() float64) prometheus.Collector {
 // eventAges is a gauge for each source. Its label is the only one with an open set of values: the
 // sources that the operator names, sourcesMax at most.
 type eventAges struct {
-	r    *Runner
+	s    *Sources
 	desc *prometheus.Desc
 }
 
 func (a eventAges) Describe(ch chan<- *prometheus.Desc) { ch <- a.desc }
 
 func (a eventAges) Collect(ch chan<- prometheus.Metric) {
-	for _, src := range a.r.sources.all() {
+	for _, src := range a.s.all() {
 		if !src.isRemoved() {
 			ch <- prometheus.MustNewConstMetric(a.desc, prometheus.GaugeValue, src.eventAge().Seconds(), src.url)
 		}
@@ -93,7 +93,7 @@ func (a eventAges) Collect(ch chan<- prometheus.Metric) {
 
 // lag returns the lag of the relay that is furthest behind. PDSes do not count, as they may have
 // nothing to send for days.
-func (s *sources) lag() time.Duration {
+func (s *Sources) lag() time.Duration {
 	var longest time.Duration
 	for _, src := range s.all() {
 		if src.connected() && !src.pds.Load() {

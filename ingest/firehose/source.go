@@ -1,4 +1,4 @@
-package ingest
+package firehose
 
 import (
 	"context"
@@ -12,12 +12,13 @@ import (
 	"time"
 
 	"cistern/ingest/identity"
+	"cistern/loop"
 	"cistern/store"
 )
 
-// source is one firehose: its cursor, and its connection while there is one.
-type source struct {
-	set       *sources
+// Source is one firehose: its cursor, and its connection while there is one.
+type Source struct {
+	set       *Sources
 	url       string // normalised
 	id        uint32 // store.SourceID of its host
 	tracker   *tracker
@@ -65,8 +66,8 @@ type source struct {
 	jitter    *rand.Rand
 }
 
-func newSource(set *sources, row store.Source) *source {
-	s := &source{set: set, url: row.URL, id: store.SourceID(identity.HostOf(row.URL)), tracker: newTracker(-1), kick: make(chan struct{}, 1), patience: set.opts.SilentAfter, followed: set.opts.Now()}
+func newSource(set *Sources, row store.Source) *Source {
+	s := &Source{set: set, url: row.URL, id: store.SourceID(identity.HostOf(row.URL)), tracker: newTracker(-1), kick: make(chan struct{}, 1), patience: set.opts.SilentAfter, followed: set.opts.Now()}
 	var name uint64
 	for _, c := range []byte(row.URL) {
 		name = name*31 + uint64(c)
@@ -77,24 +78,32 @@ func newSource(set *sources, row store.Source) *source {
 	return s
 }
 
-// key returns the name of the source in rows.
-func (s *source) key() string { return s.url }
+// URL returns the normalised address of the source, which names it in rows.
+func (s *Source) URL() string { return s.url }
 
-// name returns the name of the source in logs: its host.
-func (s *source) name() string { return identity.HostOf(s.url) }
+// ID returns the store.SourceID of the source's host.
+func (s *Source) ID() uint32 { return s.id }
 
-// pdsHost returns the host of a source that is a PDS, spelled as in the origins of package
+// Name returns the name of the source in logs: its host.
+func (s *Source) Name() string { return identity.HostOf(s.url) }
+
+// PDSHost returns the host of a source that is a PDS, spelled as in the origins of package
 // identity: with its port unless that is the scheme's default. It returns "" for a relay, which may
 // speak of every account.
-func (s *source) pdsHost() string {
+func (s *Source) PDSHost() string {
 	if !s.pds.Load() {
 		return ""
 	}
 	return identity.HostOf(s.url)
 }
 
-// refused counts an event that a PDS sent about an account that is not its own.
-func (s *source) refused() { s.foreign.Add(1) }
+// Refuse counts an event that a PDS sent about an account that is not its own.
+func (s *Source) Refuse() { s.foreign.Add(1) }
+
+// Finish marks events as done, by their numbers, and returns the seq up to which all events of the
+// source are done, -1 if there is none. A batch that has the changes of events calls it while it
+// gets its place in the log (store.Batch.SetCursor).
+func (s *Source) Finish(numbers ...int64) (mark int64) { return s.tracker.finish(numbers...) }
 
 // ending is why a connection ended, or could not be made.
 type ending struct {
@@ -123,7 +132,7 @@ func (e *ending) Unwrap() error { return e.err }
 var errStopped = errors.New("stopped")
 
 // run follows the source until ctx ends or it is removed. An error is the store's.
-func (s *source) run(ctx context.Context) error {
+func (s *Source) run(ctx context.Context) error {
 	defer s.leave()
 	for ctx.Err() == nil {
 		attempt := s.begin(ctx)
@@ -144,7 +153,7 @@ func (s *source) run(ctx context.Context) error {
 }
 
 // begin returns the context of a new attempt, nil if none is wanted.
-func (s *source) begin(ctx context.Context) context.Context {
+func (s *Source) begin(ctx context.Context) context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.wanted() {
@@ -156,7 +165,7 @@ func (s *source) begin(ctx context.Context) context.Context {
 }
 
 // end records and announces the end of an attempt.
-func (s *source) end() {
+func (s *Source) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stop(nil)
@@ -165,16 +174,16 @@ func (s *source) end() {
 }
 
 // wanted reports whether there should be a connection. mu is held.
-func (s *source) wanted() bool { return !s.removed && !s.paused && s.holds == 0 }
+func (s *Source) wanted() bool { return !s.removed && !s.paused && s.holds == 0 }
 
-func (s *source) isWanted() bool {
+func (s *Source) isWanted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.wanted()
 }
 
 // start reports whether the caller is to call run, which it does once.
-func (s *source) start() bool {
+func (s *Source) start() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.started {
@@ -184,7 +193,7 @@ func (s *source) start() bool {
 	return true
 }
 
-func (s *source) leave() {
+func (s *Source) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.started = false
@@ -192,7 +201,7 @@ func (s *source) leave() {
 
 // rest waits until a connection may be wanted again. A removed source stays until its events are
 // handled, so that they are not read and counted anew by a source that is added meanwhile.
-func (s *source) rest(ctx context.Context) (gone bool, err error) {
+func (s *Source) rest(ctx context.Context) (gone bool, err error) {
 	if s.isRemoved() && s.tracker.waiting() == 0 {
 		behind, err := s.behind()
 		if err == nil && behind {
@@ -216,7 +225,7 @@ func (s *source) rest(ctx context.Context) (gone bool, err error) {
 }
 
 // settle acts on the end of an attempt.
-func (s *source) settle(ctx context.Context, e *ending) error {
+func (s *Source) settle(ctx context.Context, e *ending) error {
 	if e == nil || ctx.Err() != nil {
 		return nil
 	}
@@ -255,7 +264,7 @@ func (s *source) settle(ctx context.Context, e *ending) error {
 }
 
 // fail records a failure and plans the next attempt.
-func (s *source) fail(e *ending) (failures int, retry time.Duration) {
+func (s *Source) fail(e *ending) (failures int, retry time.Duration) {
 	o := &s.set.opts
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -277,7 +286,7 @@ func (s *source) fail(e *ending) (failures int, retry time.Duration) {
 func worthSaying(failures int) bool { return failures&(failures-1) == 0 }
 
 // pause waits until it is time for the next attempt.
-func (s *source) pause(ctx context.Context) {
+func (s *Source) pause(ctx context.Context) {
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		d, wanted := time.Until(s.nextRetry), s.wanted()
@@ -296,7 +305,7 @@ func (s *source) pause(ctx context.Context) {
 }
 
 // connectedNow records that there is a connection.
-func (s *source) connectedNow(cursor int64) {
+func (s *Source) connectedNow(cursor int64) {
 	s.mu.Lock()
 	s.live = true
 	failures := s.failures
@@ -310,8 +319,8 @@ func (s *source) connectedNow(cursor int64) {
 	}
 }
 
-// healthy forgets failures. It is cheap enough to be called for every event.
-func (s *source) healthy() {
+// Healthy forgets failures. It is cheap enough to be called for every event.
+func (s *Source) Healthy() {
 	if !s.failing.Swap(false) {
 		return
 	}
@@ -321,7 +330,7 @@ func (s *source) healthy() {
 }
 
 // change changes whether a connection is wanted, and wakes run.
-func (s *source) change(f func()) {
+func (s *Source) change(f func()) {
 	s.mu.Lock()
 	f()
 	s.nextRetry = time.Time{}
@@ -329,14 +338,14 @@ func (s *source) change(f func()) {
 		s.stop(errStopped)
 	}
 	s.mu.Unlock()
-	signal(s.kick)
+	loop.Wake(s.kick)
 }
 
-func (s *source) setRemoved(removed bool) { s.change(func() { s.removed = removed }) }
-func (s *source) setPaused(paused bool)   { s.change(func() { s.paused = paused }) }
+func (s *Source) setRemoved(removed bool) { s.change(func() { s.removed = removed }) }
+func (s *Source) setPaused(paused bool)   { s.change(func() { s.paused = paused }) }
 
 // hold ends the connection and prevents a new one until release is called.
-func (s *source) hold() (release func()) {
+func (s *Source) hold() (release func()) {
 	s.change(func() { s.holds++ })
 	s.mu.Lock()
 	for s.stop != nil {
@@ -346,27 +355,27 @@ func (s *source) hold() (release func()) {
 	return func() { s.change(func() { s.holds-- }) }
 }
 
-func (s *source) isRemoved() bool {
+func (s *Source) isRemoved() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.removed
 }
 
-func (s *source) connected() bool {
+func (s *Source) connected() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.live
 }
 
 // attempting reports whether there is a connection, or one is being made.
-func (s *source) attempting() bool {
+func (s *Source) attempting() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stop != nil
 }
 
 // rewind goes back to the durable cursor at the beginning of a run, when no event is in flight.
-func (s *source) rewind() error {
+func (s *Source) rewind() error {
 	cursor, ok, err := s.set.store.Cursor(s.url)
 	if err != nil {
 		return err
@@ -379,7 +388,7 @@ func (s *source) rewind() error {
 }
 
 // restart drops the events in flight and continues behind cursor, -1 for none.
-func (s *source) restart(cursor int64) {
+func (s *Source) restart(cursor int64) {
 	s.tracker.reset(cursor)
 	s.moved.Store(-1)
 	s.gaps.mu.Lock()
@@ -389,7 +398,7 @@ func (s *source) restart(cursor int64) {
 
 // behind reports whether the durable cursor is behind the mark. It reads the cursor only when the
 // mark has moved since the last time.
-func (s *source) behind() (bool, error) {
+func (s *Source) behind() (bool, error) {
 	mark := s.tracker.mark()
 	if mark < 0 || s.moved.Swap(mark) == mark {
 		return false, nil
@@ -400,7 +409,7 @@ func (s *source) behind() (bool, error) {
 
 // lag returns how far the source is behind: 0 if it has nothing more to send, and if its lag is
 // unknown. While all events read are handled, it is the delay of the newest message.
-func (s *source) lag() time.Duration {
+func (s *Source) lag() time.Duration {
 	at := max(s.lastStated.Load(), s.gaps.clock.Load())
 	if at == 0 {
 		return 0
@@ -419,7 +428,7 @@ func (s *source) lag() time.Duration {
 
 // eventAge returns how long ago the newest event was read, or for how long none has come since the
 // source is followed.
-func (s *source) eventAge() time.Duration {
+func (s *Source) eventAge() time.Duration {
 	since := s.followed
 	if at := s.lastRead.Load(); at != 0 {
 		since = time.Unix(0, at)
@@ -427,8 +436,8 @@ func (s *source) eventAge() time.Duration {
 	return max(0, s.set.opts.Now().Sub(since))
 }
 
-func (s *source) status() SourceStatus {
-	st := SourceStatus{
+func (s *Source) status() Status {
+	st := Status{
 		URL: s.url, PDS: s.pds.Load(), Direct: s.direct.Load(), Named: s.set.named[s.url], Persisted: s.persisted.Load(),
 		Seq: max(0, s.tracker.last()), Events: s.messages.Load(), Bytes: s.bytes.Load(), BadFrames: s.bad.Load(), Refused: s.foreign.Load(),
 		Lag: s.lag(),

@@ -1,4 +1,4 @@
-package ingest
+package firehose
 
 import (
 	"sync"
@@ -91,7 +91,7 @@ func (g *gaps) load(db *store.Store, source string) error {
 // progress adds the source's progress to a batch, if it changed enough, and reports whether it did.
 // The same batch writes the cursor if that is not written yet. gaps.mu is held until the batch is
 // committed.
-func (s *source) progress(b *store.Batch) (news bool) {
+func (s *Source) progress(b *store.Batch) (news bool) {
 	g := &s.gaps
 	if !g.sampled {
 		at := g.clock.Load() // read before the seq, so that it is true for this seq too
@@ -179,7 +179,7 @@ func (c *socket) checkSilence() error {
 
 // reconcile requests the comparison of the source's listing, now or as soon as mayAsk allows. With
 // anew it drops the cursor in the same batch. An error is the store's.
-func (s *sources) reconcile(src *source, anew bool) error {
+func (s *Sources) reconcile(src *Source, anew bool) error {
 	if anew {
 		s.metrics.restarts.Inc()
 		src.restart(-1)
@@ -203,7 +203,7 @@ func (s *sources) reconcile(src *source, anew bool) error {
 }
 
 // askOwed requests the comparison that is owed to a source, if mayAsk allows it by now.
-func (s *sources) askOwed(src *source) error {
+func (s *Sources) askOwed(src *Source) error {
 	g := &src.gaps
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -222,7 +222,7 @@ func (s *sources) askOwed(src *source) error {
 // none is in progress. One that has not read its first page does not count: the source may have no
 // listing, and then the listings of all hosts would never be requested again. The source's gaps.mu
 // and the lock of its listing are held.
-func (s *sources) mayAsk(src *source) (bool, error) {
+func (s *Sources) mayAsk(src *Source) (bool, error) {
 	if at := src.gaps.asked; !at.IsZero() && time.Since(at) < s.opts.ReconcileEvery {
 		return false, nil
 	}
@@ -232,7 +232,7 @@ func (s *sources) mayAsk(src *source) (bool, error) {
 
 // ask commits a batch that requests a comparison, or records it as owed. The same locks as for
 // mayAsk are held.
-func (s *sources) ask(src *source, b *store.Batch, now bool) error {
+func (s *Sources) ask(src *Source, b *store.Batch, now bool) error {
 	g := &src.gaps
 	if listing := Listing(src.url); now {
 		b.PutReconciliation(listing, store.Reconciliation{})

@@ -1,4 +1,4 @@
-package ingest_test
+package firehose_test
 
 import (
 	"crypto/sha1"
@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"cistern/ingest"
+	"cistern/ingest/firehose"
 	"cistern/store"
 )
 
@@ -28,7 +28,7 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newFirehose(t, func(_ int, c *client) {
+			h := newServer(t, func(_ int, c *client) {
 				c.after(1, 1)
 				c.stay()
 			})
@@ -39,7 +39,7 @@ func TestRetryAfter(t *testing.T) {
 				}
 				return n == 0
 			}
-			s := newStage(t, h.source, func(o *ingest.Options) { o.RetryMax = 60 * time.Millisecond })
+			s := newStage(t, h.source, func(o *firehose.Options) { o.RetryMax = 60 * time.Millisecond })
 			began := time.Now()
 			s.run()
 			s.sees(h.url, 1)
@@ -58,7 +58,7 @@ func TestRetryAfter(t *testing.T) {
 // TestHandshakeFaults are failures with a kind, and each is followed by another attempt.
 func TestHandshakeFaults(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
+	h := newServer(t, func(_ int, c *client) {
 		c.after(1, 1)
 		c.stay()
 	})
@@ -109,7 +109,7 @@ func TestHandshakeFaults(t *testing.T) {
 // answers that name it.
 func TestLongFailure(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) { c.stay() })
+	h := newServer(t, func(_ int, c *client) { c.stay() })
 	h.refuse = func(_ int, w http.ResponseWriter, _ string) bool {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -133,7 +133,7 @@ func TestLongFailure(t *testing.T) {
 
 func TestRefusedConnections(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, func(o *ingest.Options) {
+	s := newStage(t, func(o *firehose.Options) {
 		o.Sources = []store.Source{{URL: "ws://127.0.0.1:1"}}
 	})
 	s.run()
@@ -150,8 +150,8 @@ func TestRefusedConnections(t *testing.T) {
 // TestPrivateAddresses are not connected to by default.
 func TestPrivateAddresses(t *testing.T) {
 	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) { c.stay() })
-	s := newStage(t, h.source, func(o *ingest.Options) { o.AllowPrivate = false })
+	h := newServer(t, func(_ int, c *client) { c.stay() })
+	s := newStage(t, h.source, func(o *firehose.Options) { o.AllowPrivate = false })
 	s.run()
 	s.until("a failure", func() bool { return s.status(h.url).LastFailure.Kind == "dial" })
 	if got := h.asked(); len(got) != 0 {
