@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"time"
 
 	"cistern/api/clients"
 	"cistern/api/wire"
@@ -55,3 +56,6 @@ func (s *Server) PublicPaths() []string {
 	slices.Sort(paths)
 	return paths
 }
+
+// SetStatusClock sets the clock by which the figures of the status page age.
+func (s *Server) SetStatusClock(now func() time.Time) { s.status.now = now }

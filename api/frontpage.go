@@ -28,6 +28,7 @@ type front struct {
 	xrpc    *xrpc
 	sources *sources
 	names   bool // handles are looked up
+	status  bool // there is a status page
 	version string
 }
 
@@ -81,7 +82,7 @@ func (f *front) facts(ctx context.Context) (frontpage.Facts, error) {
 		return frontpage.Facts{}, err
 	}
 	facts := frontpage.Facts{
-		Version: f.version, Ephemeral: f.store.Ephemeral(),
+		Version: f.version, Ephemeral: f.store.Ephemeral(), Status: f.status,
 		Accounts: total.Repos, Records: total.Records, Collections: f.store.Counts()["collection_names"],
 		Oldest: f.store.Oldest(), Head: f.store.Head(),
 	}

@@ -120,7 +120,7 @@ func TestFrontPage(t *testing.T) {
 // wellFormed checks that every element that is opened is closed in order, and that each id is one.
 func wellFormed(t testing.TB, page string) {
 	t.Helper()
-	void := map[string]bool{"meta": true, "link": true, "img": true}
+	void := map[string]bool{"meta": true, "link": true, "img": true, "input": true}
 	var open []string
 	ids := map[string]bool{}
 	for _, m := range regexp.MustCompile(`<(/?)([a-z0-9]+)([^>]*)>`).FindAllStringSubmatch(page, -1) {

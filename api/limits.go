@@ -92,6 +92,15 @@ const (
 	// frontCache is how long caches may keep that page.
 	frontCache = "public, max-age=5"
 
+	// statusAge is how long all visitors of the status page get the same figures, and how long caches
+	// may keep them.
+	statusAge = 5 * time.Second
+	// statusForms bounds the compressed forms of these figures that are kept, 8 × 20 KB: one for each
+	// header Accept-Encoding, of which browsers send a few.
+	statusForms = 8
+	// statusFormName bounds such a header: browsers send some 30 bytes.
+	statusFormName = 100
+
 	// sizesAge is how old the sizes in /stats may be: computing them reads table metadata.
 	sizesAge = 10 * time.Second
 )

@@ -2,10 +2,8 @@ package api
 
 import (
 	"cmp"
-	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -107,29 +105,10 @@ type subscriptionItem struct {
 
 // chartItem has the points of all series in one range, oldest first. Times are unix seconds.
 type chartItem struct {
-	Step   float64           `json:"step"`
-	Span   float64           `json:"span"` // that the range keeps
-	Start  float64           `json:"start"`
-	Series map[string]points `json:"series"`
-}
-
-// points are values; NaN is null in JSON.
-type points []float32
-
-// MarshalJSON writes six digits of each value, which is more than a chart shows.
-func (p points) MarshalJSON() ([]byte, error) {
-	b := append(make([]byte, 0, 8*len(p)+2), '[')
-	for i, v := range p {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		if math.IsNaN(float64(v)) {
-			b = append(b, "null"...)
-			continue
-		}
-		b = strconv.AppendFloat(b, float64(v), 'g', 6, 32)
-	}
-	return append(b, ']'), nil
+	Step   float64                 `json:"step"`
+	Span   float64                 `json:"span"` // that the range keeps
+	Start  float64                 `json:"start"`
+	Series map[string]chart.Points `json:"series"`
 }
 
 // lineItem is a log line.
@@ -260,7 +239,7 @@ func (o *overview) lines(after uint64) []lineItem {
 
 func (o *overview) chart(v chart.View) chartItem {
 	c := chartItem{Step: v.Step.Seconds(), Span: v.Span.Seconds(), Start: float64(v.Start.UnixMilli()) / 1000,
-		Series: map[string]points{}}
+		Series: map[string]chart.Points{}}
 	for i, s := range o.charts.Series() {
 		c.Series[s.Name] = v.Values[i]
 	}

@@ -24,6 +24,7 @@ import (
 	"cistern/api/export"
 	"cistern/api/frontpage"
 	"cistern/api/names"
+	"cistern/api/statuspage"
 	"cistern/api/tap"
 	"cistern/api/webhook"
 	"cistern/chart"
@@ -98,6 +99,8 @@ type Options struct {
 	Disk func() (Disk, error)
 	// WebhookGate pauses the requests of webhooks. Default: nothing pauses them.
 	WebhookGate *gate.Gate
+	// StatusPage serves the public status page. Default: no.
+	StatusPage bool
 	// Stopping reports whether the daemon has begun to stop, for /readyz. Default: it has not.
 	Stopping func() bool
 	// Verify is the level of verification that /stats reports. Default "full".
@@ -187,6 +190,7 @@ type Server struct {
 	access      access
 	pages       pages
 	front       front
+	status      statusPage
 	overview    overview
 	xrpc        xrpc
 	exports     *export.Records
@@ -289,8 +293,11 @@ func New(o Options) (*Server, error) {
 		ingestion: &s.ingestion, phases: s.phases, conditions: s.conditions, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		stopping: o.Stopping, logger: o.Logger}
 	s.pages = pages{access: &s.access, files: shown}
-	s.front = front{page: page, store: o.Store, xrpc: &s.xrpc, sources: &s.sources, names: o.Names != nil, version: o.Version}
+	s.front = front{page: page, store: o.Store, xrpc: &s.xrpc, sources: &s.sources, names: o.Names != nil, status: o.StatusPage, version: o.Version}
 	s.newOverview(o, registry)
+	if s.status, err = newStatusPage(o.StatusPage, &s.overview, shown, s.xrpc.coder); err != nil {
+		return nil, err
+	}
 	if err := errors.Join(s.newTap(o, registry), s.newWebhooks(o, registry)); err != nil {
 		return nil, err
 	}
@@ -322,6 +329,11 @@ func (s *Server) Public() http.Handler {
 	s.readSide(mux)
 	mux.Handle("GET /{$}", s.answers.route("front", s.front.show))
 	mux.Handle("GET "+frontpage.Prefix+"{file}", s.answers.route("front_part", s.front.part))
+	if s.status.page != nil {
+		mux.Handle("GET /status", s.answers.route("status", s.status.show))
+		mux.Handle("GET /status.json", s.answers.route("status_json", s.status.figures))
+		mux.Handle("GET "+statuspage.Prefix+"{file}", s.answers.route("status_part", s.status.part))
+	}
 	mux.Handle("/", s.answers.unknown(mux))
 	return open(mux)
 }

@@ -25,6 +25,6 @@
 // # Files
 //
 //   - recorder.go: Options, Series, Recorder
-//   - ring.go: the points of all series in one range; View
+//   - ring.go: the points of all series in one range; View; points.go: their form in JSON
 //   - trend.go: how fast a figure changes
 package chart

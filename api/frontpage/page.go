@@ -35,6 +35,8 @@ type Facts struct {
 	Lag       time.Duration
 	// Ephemeral reports that the store keeps events only.
 	Ephemeral bool
+	// Status reports that there is a status page.
+	Status bool
 	// Example is what examples are about. Without a DID, they have placeholders.
 	Example openapi.Values
 	// Answered reports whether the server answers a route.

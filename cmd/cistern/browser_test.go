@@ -383,9 +383,12 @@ func (b *browser) shifts(t *testing.T, x *testIndex, m *machine, accounts []*sim
 	}
 }
 
-// screenshots keeps the page in each size and scheme, and checks that it fits and that the schemes
-// differ.
-func (b *browser) screenshots(t *testing.T, x *testIndex) {
+// screenshots keeps the dashboard in each size and scheme.
+func (b *browser) screenshots(t *testing.T, x *testIndex) { b.fits(t, x, "dashboard") }
+
+// fits keeps the page in each size and scheme, and checks that it fits and that the schemes differ.
+func (b *browser) fits(t *testing.T, x *testIndex, name string) {
+	t.Helper()
 	grounds := map[string]bool{}
 	for _, c := range []struct {
 		width, height int
@@ -394,7 +397,7 @@ func (b *browser) screenshots(t *testing.T, x *testIndex) {
 		b.view(t, c.width, c.height, c.scheme)
 		b.await(t, x, "the charts to fit", `(() => { const canvas = document.querySelector("#chart-0 canvas"), box = document.getElementById("chart-0");
 			return canvas && Math.abs(canvas.clientWidth - box.clientWidth) < 2; })()`)
-		b.screen(t, fmt.Sprintf("dashboard-%d-%s", c.width, c.scheme))
+		b.screen(t, fmt.Sprintf("%s-%d-%s", name, c.width, c.scheme))
 		if wide := get[int](t, b, "document.documentElement.scrollWidth"); wide > c.width {
 			t.Errorf("at %d px the page is %d px wide: %s", c.width, wide, get[string](t, b, `[...document.querySelectorAll("body *")].filter(
 				(e) => e.getBoundingClientRect().right > innerWidth && !e.closest(".scroll")).map((e) => e.id || e.className || e.tagName).join(" ")`))
@@ -405,6 +408,38 @@ func (b *browser) screenshots(t *testing.T, x *testIndex) {
 		t.Errorf("grounds of the schemes: %v", grounds)
 	}
 	b.view(t, 1280, 900, "light")
+}
+
+// focusName is an expression that names the element with the focus.
+const focusName = `(() => { const e = document.activeElement;
+	return e.id || e.name || e.dataset.count || e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.getAttribute("href") || e.tagName; })()`
+
+// focusOutline is an expression for the outline of the element with the focus.
+const focusOutline = `(() => { const a = document.activeElement, e = a.matches(".switch input") ? a.nextElementSibling : a;
+	return e === document.body ? "" : getComputedStyle(e).outlineStyle; })()`
+
+// observeShifts notes from the beginning of the page on what moves without an input of the reader
+// (Layout Instability), for wantStill.
+func (b *browser) observeShifts(t *testing.T) {
+	t.Helper()
+	b.do(t, chromedp.Evaluate[chromedp.Void](`window.shifted = { sum: 0, parts: [] }; new PerformanceObserver((all) => { for (const e of all.getEntries()) {
+		if (e.hadRecentInput) continue;
+		window.shifted.sum += e.value;
+		for (const s of e.sources) window.shifted.parts.push(e.value.toFixed(4) + " " + ((s.node?.nodeType === 1 ? s.node : s.node?.parentElement)?.outerHTML ?? "").slice(0, 120));
+	} }).observe({ type: "layout-shift", buffered: true })`))
+}
+
+// shiftMost is the cumulative layout shift from which a page is not good any more (Web Vitals).
+const shiftMost = 0.1
+
+// wantStill checks how far parts of the page have moved since it began to load.
+func (b *browser) wantStill(t *testing.T) {
+	t.Helper()
+	if sum := get[float64](t, b, "window.shifted.sum"); sum >= shiftMost {
+		t.Errorf("the cumulative layout shift is %.3f: %s", sum, strings.Join(get[[]string](t, b, "window.shifted.parts"), "\n"))
+	} else {
+		t.Logf("the cumulative layout shift is %.4f", sum)
+	}
 }
 
 // repositories finds, lists and changes repositories.

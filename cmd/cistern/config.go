@@ -27,6 +27,7 @@ import (
 type Config struct {
 	Data         string
 	Listen       string
+	StatusPage   bool
 	Admin        string
 	AdminToken   string
 	PLC          []string
@@ -109,6 +110,10 @@ func (c *Config) options() []option {
 			help: "Address of the public, read-only listener for XRPC queries and /stream. One " +
 				"client gets at most three quarters of its connections and streams. Behind a " +
 				"proxy all clients count as one."},
+		{name: "status-page", set: set(&c.StatusPage, parseSwitch),
+			help: "Show at /status of the public listener, to any visitor, whether the daemon is " +
+				"well: repositories by state, throughput, lag, firehose sources, the progress of " +
+				"the backfill, and what fails, without details."},
 		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&c.Admin, parseListen),
 			help: "Address of the private listener for /repos, /filter, /hosts, /crawler, " +
 				"/firehose, /stats, /metrics and pprof. An address that is not loopback needs " +

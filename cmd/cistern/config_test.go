@@ -56,23 +56,23 @@ func TestConfigDefaults(t *testing.T) {
 // TestConfigSources sets the same values by flags and by variables.
 func TestConfigSources(t *testing.T) {
 	t.Parallel()
-	want := Config{Data: "/d", Listen: "127.0.0.1:0", Admin: ":2480", AdminToken: "opensesame", PLC: []string{"https://a", "http://b:1"},
+	want := Config{Data: "/d", Listen: "127.0.0.1:0", StatusPage: true, Admin: ":2480", AdminToken: "opensesame", PLC: []string{"https://a", "http://b:1"},
 		Crawl:  []discover.Source{{Kind: "repos", URL: "https://pds.example"}, {Kind: "repos", URL: "http://127.0.0.1:3"}},
 		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:4"}}, PDS: []store.Source{{URL: "wss://pds.example", PDS: true}},
 		CrawlEvery: 24 * time.Hour, Mode: "full", Collections: []string{"app.bsky.feed.*", "app.bsky.actor.profile"}, Excludes: []string{"did:web:a.example"}, Store: "all",
-		Given: []string{"data", "listen", "admin", "admin-token", "plc", "crawl", "relay", "pds", "mode", "collection", "store", "exclude", "allow-private",
+		Given: []string{"data", "listen", "status-page", "admin", "admin-token", "plc", "crawl", "relay", "pds", "mode", "collection", "store", "exclude", "allow-private",
 			"handles", "verify", "verify-share", "strategy", "repo-max", "fetch-timeout", "disk-reserve", "retention", "retention-bytes", "subscription-retention", "snapshot-retention", "backup-every", "backup-keep", "offload-after", "export-format", "export-collection", "export-keep", "log-level", "log-format", "traces", "trace-share"}, AllowPrivate: true, Handles: "off", Verify: "none", VerifyShare: 50, Strategy: fetch.StrategySparse,
 		RepoMax: 8 << 30, FetchTimeout: 24 * time.Hour, Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, RetentionBytes: 100 << 30, SubscriptionRetention: 72 * time.Hour, SnapshotRetention: 12 * time.Hour, BackupEvery: 36 * time.Hour, BackupKeep: 9, OffloadAfter: 6 * time.Hour,
 		ExportFormat: "ndjson", ExportCollections: []string{"app.bsky.graph.*"}, ExportKeep: 3, LogLevel: slog.LevelDebug, LogFormat: "json", Traces: "http://127.0.0.1:4318", TraceShare: 10}
 	rows := map[string]struct{ args, environ []string }{
-		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--admin", ":2480", "--admin-token", "opensesame",
+		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--status-page", "--admin", ":2480", "--admin-token", "opensesame",
 			"--plc", "https://a/", "--plc", "http://b:1", "--crawl", "repos::https://pds.example", "--crawl", "repos::http://127.0.0.1:3/",
 			"--relay", "wss://relay.example", "--relay", "http://127.0.0.1:4/", "--pds", "https://PDS.example:443", "--mode", "full", "--collection", "app.bsky.feed.*",
 			"--collection", "app.bsky.actor.profile", "--exclude", "did:web:a.example", "--store", "all", "--allow-private", "--handles", "off", "--verify", "none", "--verify-share", "50", "--strategy", "sparse",
 			"--repo-max", "8GiB", "--fetch-timeout", "1d", "--disk-reserve", "10GiB", "--retention", "2d", "--retention-bytes", "100GiB", "--subscription-retention", "3d", "--snapshot-retention", "12h", "--backup-every", "1.5d", "--backup-keep", "9", "--offload-after", "6h",
 			"--export-format", "ndjson", "--export-collection", "app.bsky.graph.*", "--export-keep", "3", "--log-level", "debug",
 			"--log-format", "json", "--traces", "http://127.0.0.1:4318/", "--trace-share", "10%"}},
-		"variables": {environ: []string{"CISTERN_DATA=/d", "CISTERN_LISTEN=127.0.0.1:0", "CISTERN_ADMIN=:2480", "CISTERN_ADMIN_TOKEN=opensesame",
+		"variables": {environ: []string{"CISTERN_DATA=/d", "CISTERN_LISTEN=127.0.0.1:0", "CISTERN_STATUS_PAGE=true", "CISTERN_ADMIN=:2480", "CISTERN_ADMIN_TOKEN=opensesame",
 			"CISTERN_PLC=https://a, http://b:1", "CISTERN_CRAWL=repos::https://pds.example,repos::http://127.0.0.1:3",
 			"CISTERN_RELAY=https://relay.example, ws://127.0.0.1:4", "CISTERN_PDS=wss://pds.example", "CISTERN_MODE=full",
 			"CISTERN_COLLECTION=app.bsky.feed.*,app.bsky.actor.profile", "CISTERN_EXCLUDE=did:web:a.example", "CISTERN_STORE=all", "CISTERN_ALLOW_PRIVATE=1", "CISTERN_HANDLES=off", "CISTERN_VERIFY=none", "CISTERN_VERIFY_SHARE=50%", "CISTERN_STRATEGY=sparse",

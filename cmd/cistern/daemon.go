@@ -424,8 +424,8 @@ func (d *daemon) newAPI() (err error) {
 	}
 	log, archived := eventLog(d.archive)
 	d.api, err = api.New(api.Options{Store: d.store, Log: log, Archived: archived,
-		AdminToken: d.cfg.AdminToken,
-		Syncing:    d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve, Names: resolver,
+		AdminToken: d.cfg.AdminToken, StatusPage: d.cfg.StatusPage,
+		Syncing: d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve, Names: resolver,
 		Backlinks: d.links.index,
 		Refilter:  d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,

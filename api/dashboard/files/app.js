@@ -1,6 +1,6 @@
 // The dashboard: it asks for /overview every few seconds, and shows it.
 
-import { Charts } from "./charts.js";
+import { Charts, plots } from "./charts.js";
 import { clock, duration, between } from "./format.js";
 import * as panels from "./panels.js";
 import { Repositories } from "./repos.js";
@@ -10,7 +10,7 @@ const refreshEvery = 5000; // milliseconds
 const linesShown = 300;
 
 const at = (id) => document.getElementById(id);
-const charts = new Charts(at("charts"));
+const charts = new Charts(at("charts"), plots);
 let lastLine = 0; // id
 let started = ""; // when the daemon was started
 let timer = 0;

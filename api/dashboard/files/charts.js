@@ -3,11 +3,15 @@
 import { bytes, clock, date, duration, rate, short } from "./format.js";
 import { attribute, make, text } from "./table.js";
 
-// plots are the charts in their order: title, unit, and series with the labels of their lines.
-const plots = [
+// publicPlots are the charts that any visitor may see, and plots all of them in their order: title, unit,
+// and series with the labels of their lines.
+export const publicPlots = [
   { title: "Throughput", show: rate,
     series: [["records", "stored"], ["events", "logged"], ["live", "live"]] },
   { title: "Lag behind the firehoses", show: duration, series: [["lag", "slowest source"]] },
+];
+export const plots = [
+  ...publicPlots,
   { title: "Repositories that wait", show: short,
     series: [["pending", "queued"], ["resync", "failing"]] },
   { title: "Received from the network", show: (v) => `${bytes(v)}/s`, base: 1024,
@@ -58,7 +62,7 @@ class Points {
 }
 
 export class Charts {
-  constructor(parent) {
+  constructor(parent, plots) {
     this.points = { hour: new Points(), day: new Points() };
     this.range = "hour";
     this.now = 0;

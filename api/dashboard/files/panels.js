@@ -1,33 +1,17 @@
 // The panels: each function shows its part of a refresh.
 
 import { ago, between, bytes, date, duration, number, percent, plural, rate, short, until } from "./format.js";
+import { kinds, states } from "./states.js";
 import { badge, bar, figure, fill, make, plain, text } from "./table.js";
 
 const at = (id) => document.getElementById(id);
 const say = (id, value) => text(at(id), value);
-
-// states are the states of repositories, with their levels and what they mean.
-export const states = [
-  ["synced", "good", "complete and verified"],
-  ["pending", "idle", "queued for a fetch"],
-  ["draining", "idle", "copied; buffered commits are being applied"],
-  ["resync", "warn", "failed; waits to be tried again"],
-  ["gone", "idle", "the account is not active"],
-  ["idle", "idle", "not followed"],
-];
-
-// kinds are the kinds of failures of repositories in state resync.
-export const kinds = [
-  ["ratelimited", "rate-limited"], ["transport", "unreachable"], ["generic", "refused"],
-];
 
 // gauges are counts of repositories beside their states.
 const gauges = [
   ["syncing", "being fetched"], ["behind", "known to have a later rev"],
   ["lacking", "do not agree with the filter yet"], ["returning", "hidden for a while"],
 ];
-
-export const levelOf = Object.fromEntries(states.map(([name, level]) => [name, level]));
 
 // verdict shows in one line whether anything needs the operator.
 export function verdict(o) {

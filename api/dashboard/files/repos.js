@@ -2,7 +2,7 @@
 
 import { number, until, ago } from "./format.js";
 import { badge, figure, fill, make, text, wrapped } from "./table.js";
-import { levelOf } from "./panels.js";
+import { levelOf } from "./states.js";
 
 // Repositories lists the rows that a search found. ask sends a request, and say tells the operator
 // what became of it.

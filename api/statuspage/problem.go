@@ -1,0 +1,138 @@
+package statuspage
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cistern/alert"
+	"cistern/condition"
+)
+
+// Problem is what fails or waits, by its public name.
+type Problem struct {
+	// Name is what the problem is about, such as firehose. The names are a closed set.
+	Name  string `json:"name"`
+	State string `json:"state"` // alert, failing or waiting
+	Count int    `json:"count"` // of subjects of this name in this state
+	Since string `json:"since"` // when the first of them began
+}
+
+// The states of problems. In the order of these words, the worst comes first.
+const (
+	stateAlert   = "alert"
+	stateFailing = "failing" // in grace: it may recover by itself
+	stateWaiting = "waiting" // a condition pauses backfill and crawling
+)
+
+// alertNames are the public names of the kinds of alerts.
+var alertNames = map[alert.Kind]string{alert.Disk: "storage", alert.Hosts: "hosts",
+	alert.Host: "hosts", alert.Source: "firehose", alert.Subscription: "subscriptions",
+	alert.Operation: "maintenance", alert.Condition: "machine"}
+
+// conditionNames are the public names of conditions.
+var conditionNames = map[string]string{"disk": "storage", "mount": "storage", "hours": "hours",
+	"bandwidth": "bandwidth", "lag": "consumers", "cpu": "machine", "memory": "machine",
+	"io": "machine"}
+
+// otherName is the public name of what this package does not know.
+const otherName = "other"
+
+// parts are the parts of ingestion that may be paused, by their public names.
+var parts = []string{"backfill", "crawler", "firehose"}
+
+// problems returns alerts and what waits, the worst first, one for each name and state.
+func problems(f Facts) []Problem {
+	type key struct{ state, name string }
+	type group struct {
+		count int
+		since time.Time
+	}
+	groups := map[key]*group{}
+	add := func(state, name string, since time.Time) {
+		k := key{state, cmp.Or(name, otherName)}
+		if groups[k] == nil {
+			groups[k] = &group{since: since}
+		}
+		if g := groups[k]; since.Before(g.since) {
+			g.since = since
+		}
+		groups[k].count++
+	}
+	for _, a := range f.Alerts {
+		state := stateFailing
+		if a.Now == alert.Alert {
+			state = stateAlert
+		}
+		add(state, alertNames[a.Kind], a.Since)
+	}
+	for _, c := range f.Conditions {
+		if c.State == condition.Waiting {
+			add(stateWaiting, conditionNames[c.Name], c.Since)
+		}
+	}
+	all := []Problem{}
+	for k, g := range groups {
+		all = append(all, Problem{Name: k.name, State: k.state, Count: g.count, Since: moment(g.since)})
+	}
+	slices.SortFunc(all, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.State, b.State), cmp.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+// Verdict says in a few words whether the daemon is well.
+type Verdict struct {
+	Level string `json:"level"` // good, warn or bad
+	Text  string `json:"text"`
+}
+
+// verdict returns the verdict on facts.
+func verdict(f Facts, h Firehose) Verdict {
+	alerting, failing := 0, 0
+	for _, a := range f.Alerts {
+		if a.Now == alert.Alert {
+			alerting++
+		} else {
+			failing++
+		}
+	}
+	var says, paused []string
+	if alerting > 0 {
+		says = append(says, counted(alerting, "alert"))
+	}
+	if f.Phase != "" {
+		says = append(says, "stopping or suspended")
+	}
+	for _, part := range parts {
+		if slices.Contains(f.Paused, part) {
+			paused = append(paused, part)
+		}
+	}
+	if len(paused) > 0 {
+		says = append(says, strings.Join(paused, " and ")+" paused")
+	}
+	if h.Sources > 0 && h.Connected == 0 {
+		says = append(says, "no firehose connected")
+	}
+	if failing > 0 && len(says) == 0 {
+		says = append(says, fmt.Sprintf("%d failing, may recover", failing))
+	}
+	switch {
+	case alerting > 0:
+		return Verdict{"bad", strings.Join(says, ", ")}
+	case len(says) > 0:
+		return Verdict{"warn", strings.Join(says, ", ")}
+	}
+	return Verdict{"good", "all well"}
+}
+
+// counted writes a number with its noun.
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
