@@ -3,12 +3,16 @@ package api
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 
+	"cistern/api/clients"
 	"cistern/api/dashboard"
 	"cistern/api/wire"
 
@@ -40,12 +44,13 @@ type access struct {
 	requests *prometheus.CounterVec // route, result
 	answers  *answers
 	sessions *dashboard.Sessions
+	brake    *clients.Brake // of wrong tokens
 }
 
 // guard admits only the operator (invariant 6).
 func (a *access) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := a.admit(r); err != nil {
+		if err := a.admit(w.Header(), r); err != nil {
 			a.requests.WithLabelValues("guard", "refused").Inc()
 			if _, name, _ := classify(err); name == "AuthRequired" && r.URL.Path == "/" && r.Method == http.MethodGet {
 				seeOther(w, "login") // a browser that asks for the dashboard
@@ -58,7 +63,8 @@ func (a *access) guard(next http.Handler) http.Handler {
 	})
 }
 
-func (a *access) admit(r *http.Request) error {
+// admit returns why a request is refused, nil if it is not. It may set a header of the answer.
+func (a *access) admit(answer http.Header, r *http.Request) error {
 	if origin := r.Header.Values("Origin"); len(origin) > 0 && !sameOrigin(origin, r.Host) {
 		return wire.Refuse("Forbidden", "origin %s is not this server", wire.Echo(strings.Join(origin, ", ")))
 	}
@@ -75,9 +81,16 @@ func (a *access) admit(r *http.Request) error {
 		return wire.Refuse("Forbidden", "host %s is not this server's: use its loopback address, or run it with a token", wire.Echo(r.Host))
 	case a.token == "" || a.hasToken(r):
 		return nil
-	case path == "/login" || strings.HasPrefix(path, dashboard.Prefix):
-		return nil // the page that asks for the token, and its parts
+	case path == "/login" || path == "/logout" || strings.HasPrefix(path, dashboard.Prefix):
+		return nil // the page that asks for the token, its parts, and the way back to it
 	case !a.sessions.Has(r):
+		if r.Header.Get("Authorization") != "" { // a wrong token
+			if wait := a.brake.Wrong(clients.Of(r.RemoteAddr)); wait > 0 {
+				answer.Set("Retry-After", a.braked(r, wait))
+				return wire.Refuse("RateLimitExceeded", "too many wrong tokens came from this "+
+					"address: wait before the next try")
+			}
+		}
 		return wire.Refuse("AuthRequired", "give the admin token as a bearer token, or as the password of user admin")
 	case r.Method != http.MethodGet && r.Method != http.MethodHead && r.Header.Get("Origin") == "":
 		// Browsers state the origin of every request that is not a GET. Without, the cookie alone
@@ -85,6 +98,14 @@ func (a *access) admit(r *http.Request) error {
 		return wire.Refuse("Forbidden", "the request has a session and no Origin: give the admin token")
 	}
 	return nil
+}
+
+// braked logs that a client has to wait before it may try another token, and returns the seconds,
+// for the header Retry-After.
+func (a *access) braked(r *http.Request, wait time.Duration) string {
+	a.answers.logger.Warn("a client has given too many wrong admin tokens: it has to wait before "+
+		"each further try", "client", clients.Of(r.RemoteAddr), "wait", wait.Round(time.Second))
+	return strconv.Itoa(int(math.Ceil(wait.Seconds())))
 }
 
 // hasToken reports whether a request has the token, as a bearer token or as a password.

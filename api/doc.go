@@ -21,7 +21,8 @@
 //     browser must not state that the request comes from another site, and writes must be JSON by
 //     their content type. The forms that begin and end a session, and all writes of a session, must
 //     state their Origin. Without the token that is configured, or a session begun with it, only
-//     the probes, the login and the parts of pages are answered.
+//     the probes, the login, the logout and the parts of pages are answered. A client that gives
+//     wrong tokens has to wait before each further try; the right token and sessions do not wait.
 //  7. Secrets appear neither in the log nor in answers, but for the answer that makes one.
 //
 // # Concurrency

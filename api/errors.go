@@ -187,7 +187,9 @@ func (a *answers) answer(w http.ResponseWriter, r *http.Request, err error) {
 			w.Header().Add("WWW-Authenticate", `Basic realm="cistern", charset="UTF-8"`)
 		}
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		w.Header().Set("Retry-After", "1")
+		if w.Header().Get("Retry-After") == "" {
+			w.Header().Set("Retry-After", "1")
+		}
 	case http.StatusUpgradeRequired:
 		w.Header().Set("Upgrade", "websocket")
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"cistern/api/clients"
 	"cistern/api/dashboard"
 	"cistern/api/wire"
 )
@@ -52,7 +53,18 @@ func (p *pages) login(w http.ResponseWriter, r *http.Request) error {
 		seeOther(w, "./")
 		return nil
 	}
-	if !p.access.isToken(r.PostForm.Get("token")) {
+	right, wait := p.access.brake.Try(clients.Of(r.RemoteAddr), func() bool {
+		return p.access.isToken(r.PostForm.Get("token"))
+	})
+	if wait > 0 {
+		p.access.requests.WithLabelValues("guard", "refused").Inc()
+		seconds := p.access.braked(r, wait)
+		w.Header().Set("Retry-After", seconds)
+		p.files.ServeLogin(w, http.StatusTooManyRequests,
+			"Too many wrong tokens came from your address. Try again in "+seconds+" s.")
+		return nil
+	}
+	if !right {
 		p.access.requests.WithLabelValues("guard", "refused").Inc()
 		p.files.ServeLogin(w, http.StatusForbidden, "This is not the admin token of this daemon.")
 		return nil
@@ -63,7 +75,8 @@ func (p *pages) login(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// logout handles POST /logout, which ends the session.
+// logout handles POST /logout, which ends the session. It leads to the login also if the session has
+// ended before.
 func (p *pages) logout(w http.ResponseWriter, r *http.Request) error {
 	if err := readForm(w, r); err != nil {
 		return err

@@ -1,8 +1,11 @@
 package api_test
 
 import (
+	"encoding/base64"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -71,16 +74,15 @@ func TestLogin(t *testing.T) {
 		header     map[string]string
 		want       int
 	}{
-		"wrong token":   {"/login", "token=wrong", form(at), 403},
-		"no token":      {"/login", "", form(at), 403},
-		"token in URL":  {"/login?" + body, "", form(at), 403},
-		"another site":  {"/login", body, foreign, 403},
-		"sandbox":       {"/login", body, null, 403},
-		"no origin":     {"/login", body, bare, 403},
-		"no form":       {"/login", body, json, 415},
-		"large":         {"/login", body + strings.Repeat("x", 5000), form(at), 413},
-		"broken":        {"/login", "token=%zz", form(at), 400},
-		"logout of one": {"/logout", "", form(at), 401},
+		"wrong token":  {"/login", "token=wrong", form(at), 403},
+		"no token":     {"/login", "", form(at), 403},
+		"token in URL": {"/login?" + body, "", form(at), 403},
+		"another site": {"/login", body, foreign, 403},
+		"sandbox":      {"/login", body, null, 403},
+		"no origin":    {"/login", body, bare, 403},
+		"no form":      {"/login", body, json, 415},
+		"large":        {"/login", body + strings.Repeat("x", 5000), form(at), 413},
+		"broken":       {"/login", "token=%zz", form(at), 400},
 	} {
 		if r := send(t, "POST", at+c.path, c.body, c.header, nil); r.code != c.want || r.cookie != nil {
 			t.Errorf("%s: %d, cookie %v, %s", name, r.code, r.cookie, r.text)
@@ -122,6 +124,88 @@ func TestLogin(t *testing.T) {
 	}
 	if r := send(t, "GET", at+"/stats", "", nil, in.cookie); r.code != 401 {
 		t.Errorf("after the logout the session still reads: %d", r.code)
+	}
+}
+
+// TestLogoutAfterTheSession: a browser whose session has ended gets to the login by Log out, and is not
+// asked for a password in a window of its own.
+func TestLogoutAfterTheSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{AdminToken: "secret"})
+	cookie := &http.Cookie{Name: "cistern_session_1", Value: "gone"}
+	for name, c := range map[string]struct {
+		header map[string]string
+		cookie *http.Cookie
+		want   int
+	}{
+		"an ended session": {form(w.admin.URL), cookie, 303},
+		"no session":       {form(w.admin.URL), nil, 303},
+		"another site":     {form("http://evil.example"), cookie, 403},
+	} {
+		r := send(t, "POST", w.admin.URL+"/logout", "", c.header, c.cookie)
+		if r.code != c.want || c.want == 303 && r.location != "login" || len(r.header.Values("WWW-Authenticate")) > 0 {
+			t.Errorf("%s: %d %v", name, r.code, r.header)
+		}
+	}
+}
+
+// client sends a request to a handler as the client at an address.
+func client(h http.Handler, from, method, path, body string, header map[string]string) *http.Response {
+	r, w := httptest.NewRequest(method, "http://cistern.test"+path, strings.NewReader(body)), httptest.NewRecorder()
+	r.RemoteAddr = from
+	for name, value := range header {
+		r.Header.Set(name, value)
+	}
+	h.ServeHTTP(w, r)
+	return w.Result()
+}
+
+// TestWrongTokensAreBraked: a client that gives wrong tokens, in the form or in a header, is refused
+// with the time that it has to wait, its next guess is not even looked at, and neither another client
+// nor the right token nor a session is refused with it.
+func TestWrongTokensAreBraked(t *testing.T) {
+	t.Parallel()
+	const one, two, login = "192.0.2.1:1000", "192.0.2.2:1000", "token="
+	bearer := func(token string) map[string]string { return map[string]string{"Authorization": "Bearer " + token} }
+	basic := map[string]string{"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte("admin:wrong"))}
+	own := form("http://cistern.test")
+	for name, guess := range map[string]func(h http.Handler) *http.Response{
+		"form":   func(h http.Handler) *http.Response { return client(h, one, "POST", "/login", login+"wrong", own) },
+		"bearer": func(h http.Handler) *http.Response { return client(h, one, "GET", "/stats", "", bearer("wrong")) },
+		"basic":  func(h http.Handler) *http.Response { return client(h, one, "GET", "/stats", "", basic) },
+	} {
+		h := newWorld(t, api.Options{AdminToken: "secret"}).server.Admin()
+		in := client(h, one, "POST", "/login", login+"secret", own)
+		session := map[string]string{"Cookie": in.Header.Get("Set-Cookie")}
+		looked := 0
+		var last *http.Response
+		for range 100 {
+			if last = guess(h); last.StatusCode != http.StatusTooManyRequests {
+				looked++
+			}
+		}
+		if looked < 10 || looked > 20 { // a slow machine gives more time
+			t.Errorf("%s: %d of 100 guesses are looked at", name, looked)
+		}
+		if wait, err := strconv.Atoi(last.Header.Get("Retry-After")); err != nil || wait < 1 || wait > 10 || last.StatusCode != 429 {
+			t.Errorf("%s: %d, Retry-After %q", name, last.StatusCode, last.Header.Get("Retry-After"))
+		}
+		for what, c := range map[string]struct {
+			res  *http.Response
+			want int
+		}{
+			"the right token in the form":  {client(h, one, "POST", "/login", login+"secret", own), 429},
+			"the right token in a header":  {client(h, one, "GET", "/stats", "", bearer("secret")), 200},
+			"a session":                    {client(h, one, "GET", "/stats", "", session), 200},
+			"a request without a token":    {client(h, one, "GET", "/stats", "", nil), 401},
+			"the page that asks for it":    {client(h, one, "GET", "/login", "", nil), 200},
+			"another client":               {client(h, two, "POST", "/login", login+"secret", own), 303},
+			"another client that is wrong": {client(h, two, "POST", "/login", login+"wrong", own), 403},
+		} {
+			if c.res.StatusCode != c.want {
+				t.Errorf("%s, then %s: %d, want %d", name, what, c.res.StatusCode, c.want)
+			}
+		}
 	}
 }
 

@@ -252,6 +252,10 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	brake, err := clients.NewBrake(time.Now)
+	if err != nil {
+		return nil, err
+	}
 	queue := clients.NewQueue(runtime.GOMAXPROCS(0), time.Now)
 	exports, err := export.NewExports(o.Store, queue, o.Wake, o.Logger, o.Registerer)
 	if err != nil {
@@ -265,7 +269,7 @@ func New(o Options) (*Server, error) {
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
 		answers:     a,
 		collections: collections.New(collections.Options{Store: o.Store, Refused: m.refused}),
-		access:      access{token: o.AdminToken, requests: m.requests, answers: a, sessions: dashboard.NewSessions(time.Now)},
+		access:      access{token: o.AdminToken, requests: m.requests, answers: a, sessions: dashboard.NewSessions(time.Now), brake: brake},
 		exports:     files,
 		delivery:    delivery,
 		repos:       repos{store: o.Store, hosts: o.Hosts},

@@ -43,6 +43,7 @@ func TestTapAccess(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{AdminToken: "secret"})
 	w.add(t, alice)
+	first := w
 	for _, c := range []struct {
 		header map[string]string
 		status int
@@ -50,7 +51,10 @@ func TestTapAccess(t *testing.T) {
 		{tapAuth("admin", "secret"), 200}, {tapAuth("admin", "other"), 401},
 		{tapAuth("root", "secret"), 401}, {nil, 401},
 	} {
-		for _, r := range tapRoutes {
+		for i, r := range tapRoutes {
+			if c.status != http.StatusOK && i%5 == 0 { // before its wrong tokens are braked
+				w = newWorld(t, api.Options{AdminToken: "secret"})
+			}
 			var text string
 			res := call(t, r.method, w.admin.URL+r.path, r.body, c.header, &text)
 			if res.StatusCode != c.status {
@@ -65,7 +69,7 @@ func TestTapAccess(t *testing.T) {
 			t.Errorf("/channel with %v: %d, want %d", c.header, res.StatusCode, want)
 		}
 	}
-	if _, err := w.store.SubscriptionPosition("tap"); err == nil {
+	if _, err := first.store.SubscriptionPosition("tap"); err == nil {
 		t.Error("requests that open no stream made the subscription")
 	}
 	for _, r := range tapRoutes {

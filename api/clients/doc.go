@@ -11,11 +11,12 @@
 //  2. A client waits for its own part first: its queue delays no other client.
 //  3. Beside another client, one client has at most half of the processors, and the client that has
 //     computed the least computes next.
-//  4. A client that holds nothing and waits for nothing takes no memory.
+//  4. A client that holds nothing and waits for nothing takes no memory, but for brakeClients
+//     clients that have guessed a secret.
 //
 // # Concurrency
 //
-// Places, Turns, Queue and WakeAt may be used by any goroutine, a Slot by one at a time.
+// Places, Turns, Queue, Brake and WakeAt may be used by any goroutine, a Slot by one at a time.
 //
 // # Files
 //
@@ -23,5 +24,6 @@
 //	queue.go     Queue: the processors
 //	listener.go  connections of a listener
 //	header.go    large headers of requests
+//	brake.go     Brake: wrong guesses of a secret
 //	wake_linux.go, wake_other.go  how much wakes the reader of a connection
 package clients

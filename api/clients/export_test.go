@@ -13,3 +13,10 @@ func Present(q *Queue) int {
 	defer q.mu.Unlock()
 	return len(q.clients) + len(q.waiting)
 }
+
+// Remembered returns the number of clients whose wrong guesses are remembered.
+func (b *Brake) Remembered() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.guessers.Len()
+}
