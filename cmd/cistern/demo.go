@@ -169,7 +169,7 @@ func misbehave(n *simnet.Network) {
 func demoConfig(n *simnet.Network, data string) (Config, error) {
 	relay, err := firehose.ParseSource(n.Relay(), false)
 	return Config{Data: data, PLC: []string{n.PLC()}, Mode: filter.ModeFull,
-		Relays: []store.Source{relay}, AllowPrivate: true, Verify: "full"}, err
+		Relays: []store.Source{relay}, AllowPrivate: true, Verify: "full", StatusPage: true}, err
 }
 
 // listenNear listens on the requested address. Without one, it listens on the usual address, or on
