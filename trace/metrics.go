@@ -6,7 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 const (
 	resultSent    = "sent"
 	resultFailed  = "failed"  // the collector did not take it
-	resultDropped = "dropped" // the queue was full
+	resultDropped = "dropped" // the queue was full, or the daemon stopped
 )
 
 func newMetrics(reg prometheus.Registerer) (*prometheus.CounterVec, error) {

@@ -39,8 +39,15 @@ func (s *sender) Shutdown(context.Context) error { return nil }
 // ForceFlush implements sdk.SpanProcessor.
 func (s *sender) ForceFlush(context.Context) error { return nil }
 
-// run sends batches until ctx ends, and then what waits.
+// run sends batches until ctx ends, and then what waits. A request that is under way when ctx ends
+// goes on: ctx and flushTimeout together end it.
 func (s *sender) run(ctx context.Context) error {
+	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	end := time.AfterFunc(sendTimeout, cancel)
+	end.Stop()
+	defer end.Stop()
+	defer context.AfterFunc(ctx, func() { end.Reset(flushTimeout) })()
 	tick := time.NewTicker(sendEvery)
 	defer tick.Stop()
 	batch := make([]sdk.ReadOnlySpan, 0, batchMax)
@@ -49,21 +56,24 @@ func (s *sender) run(ctx context.Context) error {
 		case span := <-s.queue:
 			batch = append(batch, span)
 			if len(batch) == batchMax {
-				batch = s.send(ctx, batch)
+				batch = s.send(sending, batch)
 			}
 		case <-tick.C:
-			batch = s.send(ctx, batch)
+			batch = s.send(sending, batch)
 		case <-ctx.Done():
 		}
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
-	defer cancel()
-	for len(s.queue) > 0 && last.Err() == nil {
+	for len(s.queue) > 0 && sending.Err() == nil {
 		if batch = append(batch, <-s.queue); len(batch) == batchMax {
-			batch = s.send(last, batch)
+			batch = s.send(sending, batch)
 		}
 	}
-	s.send(last, batch)
+	s.send(sending, batch)
+	if lost := len(s.queue); lost > 0 {
+		s.spans.WithLabelValues(resultDropped).Add(float64(lost))
+		s.logger.Warn("the daemon stopped before all spans of traces were sent: the last ones are lost",
+			"endpoint", s.endpoint, "spans", lost)
+	}
 	return nil
 }
 
