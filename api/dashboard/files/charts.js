@@ -4,11 +4,11 @@ import { bytes, clock, date, duration, rate, short } from "./format.js";
 import { attribute, make, text } from "./table.js";
 
 // publicPlots are the charts that any visitor may see, and plots all of them in their order: title, unit,
-// and series with the labels of their lines.
+// the least value at the top of the axis, and series with the labels of their lines.
 export const publicPlots = [
   { title: "Throughput", show: rate,
     series: [["records", "stored"], ["events", "logged"], ["live", "live"]] },
-  { title: "Lag behind the firehoses", show: duration, series: [["lag", "slowest source"]] },
+  { title: "Lag behind the firehoses", show: duration, least: 1, series: [["lag", "slowest source"]] },
 ];
 export const plots = [
   ...publicPlots,
@@ -171,7 +171,7 @@ export class Charts {
     const day = this.range === "day";
     // A second unit has a scale of its own, without an axis.
     const scaleOf = ([, , show]) => (show ? "other" : "y");
-    const up = (u, min, max) => [0, max > 0 ? max * 1.1 : 1];
+    const up = (u, min, max) => [0, Math.max(max > 0 ? max * 1.1 : 1, f.plot.least ?? 0)];
     const increments = f.plot.base === 1024
       ? Array.from({ length: 60 }, (_, i) => 2 ** i) : undefined;
     return {
