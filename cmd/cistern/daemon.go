@@ -136,6 +136,7 @@ type tuning struct {
 	conditions func(*condition.Options)
 	alerts     func(*alert.Options)
 	charts     func(*chart.Options)
+	names      func(*names.Options)
 }
 
 // daemon is the wiring of one index.
@@ -409,16 +410,21 @@ func (d *daemon) newIngest() (err error) {
 }
 
 // newNames returns the resolver of handles and DIDs for clients, nil if lookups are off.
-func newNames(c *Config, d *identity.Directory, reg prometheus.Registerer) (*names.Resolver, error) {
+func newNames(c *Config, d *identity.Directory, reg prometheus.Registerer,
+	tune func(*names.Options)) (*names.Resolver, error) {
 	if c.Handles != "on" || c.ReadOnly {
 		return nil, nil
 	}
-	return names.New(names.Options{Directory: d, AllowPrivate: c.AllowPrivate,
-		UserAgent: userAgent(), Registerer: reg})
+	o := names.Options{Directory: d, AllowPrivate: c.AllowPrivate, UserAgent: userAgent(),
+		Registerer: reg}
+	if tune != nil {
+		tune(&o)
+	}
+	return names.New(o)
 }
 
 func (d *daemon) newAPI() (err error) {
-	resolver, err := newNames(&d.cfg, d.identity, d.metrics)
+	resolver, err := newNames(&d.cfg, d.identity, d.metrics, d.tune.names)
 	if err != nil {
 		return err
 	}

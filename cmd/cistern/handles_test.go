@@ -23,7 +23,7 @@ func TestHandlesOption(t *testing.T) {
 		{Config{Handles: "off"}, false},
 		{Config{Handles: "on", ReadOnly: true}, false},
 	} {
-		r, err := newNames(&c.cfg, d, prometheus.NewRegistry())
+		r, err := newNames(&c.cfg, d, prometheus.NewRegistry(), nil)
 		if err != nil || (r != nil) != c.want {
 			t.Errorf("%+v: %v, %v", c.cfg, r, err)
 		}

@@ -318,6 +318,9 @@ func (x *testIndex) send(t *testing.T, method, path, body string) (status int, a
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if x.token != "" {
+		req.Header.Set("Authorization", "Bearer "+x.token)
+	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	res, err := client.Do(req)
 	if err != nil {
