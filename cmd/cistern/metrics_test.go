@@ -143,6 +143,7 @@ func TestDocsMetrics(t *testing.T) {
 	t.Run("table", func(t *testing.T) { wantGenerated(t, "metrics.md", "metrics", metricsTable(all)) })
 	t.Run("board", func(t *testing.T) { checkBoard(t, all) })
 	t.Run("rules", func(t *testing.T) { checkRules(t, all) })
+	t.Run("rule tests", checkRuleTests)
 }
 
 // metricsTable returns the table of docs/metrics.md.

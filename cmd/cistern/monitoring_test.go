@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -259,12 +260,57 @@ func checkRules(t *testing.T, all map[string]exposed) {
 		}
 	}
 	checkHeadings(t, slices.Collect(maps.Keys(runbooks)))
-	if promtool, err := exec.LookPath("promtool"); err == nil {
-		out, err := exec.CommandContext(t.Context(), promtool, "check", "rules", filepath.Join("..", "..", "docs", "monitoring", "rules.yml")).CombinedOutput()
-		if err != nil {
-			t.Errorf("promtool: %v\n%s", err, out)
+	promtool(t, "check", "rules", "rules.yml")
+}
+
+// promtool runs a command of Prometheus's promtool in docs/monitoring, where it is installed.
+func promtool(t *testing.T, args ...string) {
+	path, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Log("promtool is not installed: the rules are parsed and not run (Debian: apt install prometheus)")
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd.Dir = filepath.Join("..", "..", "docs", "monitoring")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("promtool %q: %v\n%s", args, err, out)
+	}
+}
+
+// checkRuleTests runs docs/monitoring/rules_test.yml, which has for each alert of rules.yml a time at
+// which it fires and one at which it does not.
+func checkRuleTests(t *testing.T) {
+	var rules struct {
+		Groups []struct {
+			Rules []rule
 		}
 	}
+	var cases struct {
+		Tests []struct {
+			AlertRuleTest []struct {
+				Alertname string
+				ExpAlerts []any `yaml:"exp_alerts"`
+			} `yaml:"alert_rule_test"`
+		}
+	}
+	if err := errors.Join(yaml.Unmarshal(monitoringFile(t, "rules.yml"), &rules), yaml.Unmarshal(monitoringFile(t, "rules_test.yml"), &cases)); err != nil {
+		t.Fatal(err)
+	}
+	fires, silent := map[string]bool{}, map[string]bool{}
+	for _, test := range cases.Tests {
+		for _, c := range test.AlertRuleTest {
+			fires[c.Alertname] = fires[c.Alertname] || len(c.ExpAlerts) > 0
+			silent[c.Alertname] = silent[c.Alertname] || len(c.ExpAlerts) == 0
+		}
+	}
+	for _, g := range rules.Groups {
+		for _, r := range g.Rules {
+			if !fires[r.Alert] || !silent[r.Alert] {
+				t.Errorf("docs/monitoring/rules_test.yml: %s fires in a test: %t, and is silent in one: %t; want both", r.Alert, fires[r.Alert], silent[r.Alert])
+			}
+		}
+	}
+	promtool(t, "test", "rules", "rules_test.yml")
 }
 
 // TestExpressions: what checkExpression refuses.
