@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # test.sh checks what release.sh made: a second build in another directory has the same bytes; dpkg
 # installs, upgrades, removes and purges the package, in a directory of its own, and keeps the
-# operator's options and data; systemd accepts the unit. It needs dpkg, fakeroot and systemd.
+# operator's options and data; systemd accepts the unit; the image runs (image.sh). It needs dpkg,
+# fakeroot and systemd.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -61,3 +62,4 @@ package --purge cistern
 [ "$(cat "$root/var/lib/cistern/records")" = data ] || fail "the purge touched the store"
 grep -q /var/lib/cistern "$work/out" || fail "the purge does not say where the store is"
 echo "the package is as it should be (exposure of the unit: $exposure)"
+packaging/image.sh
