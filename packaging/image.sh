@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 skip() { echo "image.sh: the image is not tested: $*"; exit 0; }
 command -v podman >/dev/null || skip "podman is not installed"
-[ "$(id -u)" = 0 ] || skip "it needs root"
+unshare --mount --net true 2>/dev/null || skip "it needs root, and namespaces"
 if [ "${1:-}" != inside ]; then
   # In a mount namespace: crun refuses a machine with both versions of control groups.
   exec unshare --mount packaging/image.sh inside
