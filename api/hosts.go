@@ -1,8 +1,8 @@
 package api
 
 import (
-	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -14,6 +14,8 @@ import (
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/store"
+
+	"github.com/agext/levenshtein"
 )
 
 // Hosts is the part of the daemon that sends requests to hosts. Both functions may be called by any
@@ -28,8 +30,9 @@ type Hosts struct {
 // HostStanding is the current state of a host, in addition to its row.
 type HostStanding struct {
 	pace.View
-	Bytes, Repos int64  // not in the row yet
-	Error        string // newer than the error in the row, "" for none
+	Bytes, Repos int64     // not in the row yet
+	Error        string    // newer than the error in the row, "" for none
+	ErrorAt      time.Time // when that was
 }
 
 // hostItem is a host as the operator sees it.
@@ -42,6 +45,7 @@ type hostItem struct {
 	ParkedUntil  string        `json:"parked_until,omitempty"`
 	FailingSince string        `json:"failing_since,omitempty"`
 	LastError    string        `json:"last_error,omitempty"`
+	LastErrorAt  string        `json:"last_error_at,omitempty"`
 	Bytes        int64         `json:"bytes"`
 	ReposFetched int64         `json:"repos_fetched"`
 	FirstSeen    string        `json:"first_seen,omitempty"`
@@ -92,11 +96,15 @@ func (hs *hosts) item(h *store.Host) hostItem {
 	now := hs.opts.standing(h)
 	it := hostItem{
 		Host: h.Name, State: stateOf(h, now), Accounts: h.Accounts, Queued: h.Queued, InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
-		FailingSince: moment(now.FailingSince), LastError: cmp.Or(now.Error, h.Error), Bytes: h.Bytes + now.Bytes, ReposFetched: h.Repos + now.Repos,
+		FailingSince: moment(now.FailingSince), Bytes: h.Bytes + now.Bytes, ReposFetched: h.Repos + now.Repos,
 		FirstSeen: rfc3339(h.FirstSeen), LastSeen: rfc3339(h.LastSeen), Override: pace.Override(h.Limits),
 		Limits: limitsItem{Concurrency: now.Concurrency, ConcurrencyMin: now.Limits.Min, ConcurrencyMax: now.Limits.Max,
 			PerSecond: now.Limits.PerSecond, PerHour: now.Limits.PerHour, PerDay: now.Limits.PerDay, OpensAt: moment(now.Opens),
 			LatencyMs: now.Latency.Milliseconds()},
+	}
+	it.LastError, it.LastErrorAt = h.Error, rfc3339(h.ErrorAt)
+	if now.Error != "" {
+		it.LastError, it.LastErrorAt = now.Error, moment(now.ErrorAt.Truncate(time.Second))
 	}
 	if it.State != now.State() {
 		it.FailingSince = rfc3339(h.Failing)
@@ -196,10 +204,35 @@ func (hs *hosts) named(r *http.Request) (store.Host, error) {
 	}
 	h, err := hs.store.HostNamed(name)
 	if errors.Is(err, store.ErrNotFound) {
-		return h, wire.Refuse("NotFound", "no host %s is known", wire.Echo(name))
+		nearest, err := hs.nearest(name)
+		if err != nil {
+			return h, err
+		}
+		return h, wire.Refuse("NotFound", "no host %s is known%s", wire.Echo(name), nearest)
 	}
 	return h, err
 }
+
+// nearest returns the known host whose name is most like this one, as words to append to an error,
+// "" if none is like it.
+func (hs *hosts) nearest(name string) (string, error) {
+	var best string
+	var score float64
+	_, _, err := hs.store.Hosts("", 1, func(h *store.Host) bool {
+		if s := levenshtein.Match(name, h.Name, nil); s > score {
+			best, score = h.Name, s
+		}
+		return false
+	})
+	if err != nil || score < nearestScore {
+		return "", err
+	}
+	return fmt.Sprintf("; did you mean %s?", wire.Echo(best)), nil
+}
+
+// nearestScore is how much a name must be like another to be meant by it: 1 is the same name, and 0
+// a name without a letter in common.
+const nearestScore = 0.6
 
 // show handles GET /hosts/{host}.
 func (hs *hosts) show(w http.ResponseWriter, r *http.Request) error {
@@ -212,14 +245,16 @@ func (hs *hosts) show(w http.ResponseWriter, r *http.Request) error {
 }
 
 // set changes the settings of the host in the path, applies them, and answers with the host. It
-// adds a host that is unknown.
+// refuses a host that is unknown: its name is more likely a mistake, and the options of the daemon
+// limit or ban hosts before they are known.
 func (hs *hosts) set(
 	w http.ResponseWriter, r *http.Request, change func(row *store.HostRow),
 ) error {
-	name, err := hostName(r.PathValue("host"))
+	h, err := hs.named(r)
 	if err != nil {
 		return err
 	}
+	name := h.Name
 	var was, is store.HostRow
 	id, err := hs.store.SetHost(name, func(row *store.HostRow) {
 		was = *row
@@ -257,9 +292,6 @@ func (hs *hosts) limit(w http.ResponseWriter, r *http.Request) error {
 
 // unlimit handles DELETE /hosts/{host}/limits.
 func (hs *hosts) unlimit(w http.ResponseWriter, r *http.Request) error {
-	if _, err := hs.named(r); err != nil {
-		return err
-	}
 	return hs.set(w, r, func(row *store.HostRow) { row.Limits = store.HostLimits{} })
 }
 
@@ -270,8 +302,5 @@ func (hs *hosts) ban(w http.ResponseWriter, r *http.Request) error {
 
 // unban handles DELETE /hosts/{host}/ban.
 func (hs *hosts) unban(w http.ResponseWriter, r *http.Request) error {
-	if _, err := hs.named(r); err != nil {
-		return err
-	}
 	return hs.set(w, r, func(row *store.HostRow) { row.Banned = false })
 }

@@ -20,6 +20,7 @@ type hostAnswer struct {
 	InFlight     int    `json:"in_flight"`
 	ParkedUntil  string `json:"parked_until"`
 	LastError    string `json:"last_error"`
+	LastErrorAt  string `json:"last_error_at"`
 	Bytes        int64
 	ReposFetched int64 `json:"repos_fetched"`
 	Limits       struct {
@@ -47,7 +48,7 @@ func TestHosts(t *testing.T) {
 			l.Configure(pace.Override(h.Limits).Over(pace.Limits{Min: 1, Max: 10}), h.Banned)
 			s := api.HostStanding{View: l.View(now), Bytes: 5, Repos: 1}
 			if id == 2 {
-				s.ParkedUntil, s.Running, s.Error = now.Add(time.Minute), 3, "went away"
+				s.ParkedUntil, s.Running, s.Error, s.ErrorAt = now.Add(time.Minute), 3, "went away", time.Unix(1790000000, 5)
 				s.Told = []pace.Quota{{Limit: 10, Remaining: 4, Reset: now.Add(time.Hour)}}
 			}
 			return s
@@ -57,7 +58,9 @@ func TestHosts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := w.store.NoteHosts([]uint32{2}, func(_ uint32, row *store.HostRow) { row.Bytes, row.Repos, row.Error = 100, 7, "old" }); err != nil {
+	if err := w.store.NoteHosts([]uint32{2}, func(_ uint32, row *store.HostRow) {
+		row.Bytes, row.Repos, row.Error, row.ErrorAt = 100, 7, "old", 1780000000
+	}); err != nil {
 		t.Fatal(err)
 	}
 	array := map[string]string{"Accept": "application/json"}
@@ -79,7 +82,7 @@ func TestHosts(t *testing.T) {
 	for _, name := range []string{"h2.test", "H2.test.", "h2.test:443"} {
 		h = hostAnswer{}
 		if resp := call(t, "GET", w.admin.URL+"/hosts/"+name, "", nil, &h); resp.StatusCode != 200 || h.Host != "h2.test" || h.State != "parked" ||
-			h.InFlight != 3 || h.ParkedUntil == "" || h.LastError != "went away" || h.Bytes != 105 || h.ReposFetched != 8 || len(h.Limits.Told) != 1 || h.Limits.Told[0].Remaining != 4 {
+			h.InFlight != 3 || h.ParkedUntil == "" || h.LastError != "went away" || h.LastErrorAt != "2026-09-21T14:13:20Z" || h.Bytes != 105 || h.ReposFetched != 8 || len(h.Limits.Told) != 1 || h.Limits.Told[0].Remaining != 4 {
 			t.Errorf("%s: %d %+v", name, resp.StatusCode, h)
 		}
 	}
@@ -89,6 +92,9 @@ func TestHosts(t *testing.T) {
 		t.Errorf("limited: %+v, changed %v", h, changed)
 	}
 	call(t, "PUT", w.admin.URL+"/hosts/h3.test/ban", "", jsonType, &h)
+	if _, err := w.store.HostID("unmet.test"); err != nil {
+		t.Fatal(err)
+	}
 	call(t, "PUT", w.admin.URL+"/hosts/unmet.test/ban", "", jsonType, &h)
 	for state, want := range map[string]string{"banned": "h3.test unmet.test", "parked": "h2.test", "ok": "h1.test h4.test h5.test h6.test h7.test", "failing": ""} {
 		var page []hostAnswer
@@ -117,6 +123,11 @@ func TestHosts(t *testing.T) {
 func TestHostRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})
+	for _, name := range []string{"a.test", "pds.example.test", "relay.example.test"} {
+		if _, err := w.store.HostID(name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		method, path, body string
 		status             int
@@ -132,6 +143,9 @@ func TestHostRefusals(t *testing.T) {
 		{"PUT", "/hosts/none.test/limits", `{"per_day":1.5}`, 400, "per_day"},
 		{"PUT", "/hosts/none.test/limits", `{"speed":1}`, 400, "speed"},
 		{"PUT", "/hosts/a%20b/limits", `{"concurrency":1}`, 400, "a b"},
+		{"PUT", "/hosts/none.test/limits", `{"concurrency":1}`, 404, `no host "none.test" is known`},
+		{"PUT", "/hosts/pds.exmple.test/limits", `{"concurrency":1}`, 404, `no host "pds.exmple.test" is known; did you mean "pds.example.test"?`},
+		{"PUT", "/hosts/none.test/ban", "", 404, "none.test"},
 		{"DELETE", "/hosts/none.test/limits", "", 404, "none.test"},
 		{"DELETE", "/hosts/none.test/ban", "", 404, "none.test"},
 		{"PUT", "/hosts/a%20b/ban", "", 400, "a b"},

@@ -39,7 +39,7 @@ func NewLines(term *console.Terminal) *Lines {
 }
 
 // Line returns an event as a line: its id, the account, what happened, where, and the beginning of
-// the record. On a terminal the line is no wider than that; elsewhere only the record is cut.
+// the record. On a terminal the line is no wider than that; elsewhere nothing is cut.
 func (l *Lines) Line(e *Event) string {
 	did, action, color, where, what := "", e.Type, console.Cyan, "", ""
 	switch {
@@ -80,7 +80,7 @@ func (l *Lines) row(cells []cell) string {
 	left := l.term.Columns() - 1
 	for i, c := range cells {
 		text := console.Printable(c.text)
-		if i == len(cells)-1 || l.term.Live() {
+		if l.term.Live() {
 			text = console.Clip(text, left)
 		}
 		if i > 0 {

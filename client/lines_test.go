@@ -39,7 +39,7 @@ func TestLines(t *testing.T) {
 		{post(`{"$type":"a.b","createdAt":"2026","b":[1, 2],"a":"<"}`), head + ` {"a":"<","b":[1,2]}`},
 		{post(`{"$type":"a.b"}`), head},
 		{post(`{"text":"a\u001b[2J\u009b2Jb\u202ec\u0007"}`), head + " a·[2J·2Jb·c·"},
-		{post(`{"text":"` + long + `"}`), head + " " + long[:98] + "…"},
+		{post(`{"text":"` + long + `"}`), head + " " + strings.TrimSpace(long)},
 		{`{"id":12345678,"type":"record","record":{"did":"did:web:a","collection":"a.b\u001b[31m","rkey":"\u001b]0;x\u0007","action":"del\u001bete"}}`,
 			"12345678 did:web:a        del·ete  a.b·[31m/·]0;x·"},
 		{`{"id":8,"type":"record","record":{"did":"did:web:a","collection":"a.b.c","rkey":"k","action":"update","unrepresentable":"it has a float"}}`,

@@ -82,6 +82,7 @@ type Host struct {
 	Accounts, Queued int64
 	InFlight         int64  `json:"in_flight"`
 	LastError        string `json:"last_error"`
+	LastErrorAt      string `json:"last_error_at"`
 	Limits           struct{ Concurrency int64 }
 }
 

@@ -11,7 +11,7 @@ import (
 
 // View is how a page is shown.
 type View struct {
-	Columns int
+	Columns int                             // 0: no line is cut, for output that is not a terminal
 	ASCII   bool                            // the terminal has no bars
 	Paint   func(color, text string) string // colours text
 }
@@ -21,6 +21,8 @@ const (
 	labelColumns = 15
 	// twoColumns is the width from which parts stand in two columns.
 	twoColumns = 140
+	// unbounded is a width that no line reaches.
+	unbounded = 1 << 30
 	// rowsMax bounds the rows of a list on the page that is shown once.
 	rowsMax = 8
 )
@@ -34,8 +36,11 @@ type part struct {
 // Page returns the answer on one screen. unready is why the daemon is not ready, "" if it is.
 func (a *Answer) Page(unready string, v View) string {
 	lines := a.head(unready, rowsMax)
-	width := v.Columns
 	wide := v.Columns >= twoColumns
+	if v.Columns == 0 {
+		v.Columns = unbounded
+	}
+	width := v.Columns
 	if wide {
 		width = (v.Columns - gap) / 2
 	}

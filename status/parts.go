@@ -168,20 +168,28 @@ func (a *Answer) hostStates() part {
 // hosts returns the hosts that fail, and those with the longest queues.
 func (a *Answer) hosts(columns int) part {
 	p := a.hostStates()
-	cells := [][]span{{{console.Dim, "HOST"}, {console.Dim, "STATE"}, {console.Dim, "QUEUE"},
-		{console.Dim, "RUNNING"}, {console.Dim, "LAST ERROR"}}}
+	cells := [][]span{{{console.Dim, "HOST"}, {console.Dim, "STATE"}, {console.Dim, "QUEUED"},
+		{console.Dim, "IN FLIGHT"}, {console.Dim, "LAST ERROR"}}}
 	for _, h := range a.Hosts.Items {
 		color := console.Green
 		if h.State != "ok" {
 			color = console.Red
 		}
 		cells = append(cells, []span{{"", h.Host}, {color, h.State}, {"", humanize.Comma(h.Queued)},
-			{"", fmt.Sprintf("%d of %d", h.InFlight, h.Limits.Concurrency)}, {"", h.LastError}})
+			{"", fmt.Sprintf("%d of %d", h.InFlight, h.Limits.Concurrency)}, {"", a.lastError(&h)}})
 	}
 	if len(cells) > 1 {
 		p.lines = append(p.lines, table(cells, columns)...)
 	}
 	return p.more(a.Hosts.Total - len(a.Hosts.Items))
+}
+
+// lastError returns the last error of a host with its age: the host may have recovered since.
+func (a *Answer) lastError(h *Host) string {
+	if h.LastErrorAt == "" {
+		return h.LastError
+	}
+	return a.ago(h.LastErrorAt) + ": " + h.LastError
 }
 
 // subscriptions returns at most rows subscriptions, those that are furthest behind first.

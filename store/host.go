@@ -64,12 +64,14 @@ type HostRow struct {
 	Limits HostLimits `cbor:"2,keyasint"`           // in place of the usual limits
 	Bytes  int64      `cbor:"3,keyasint,omitempty"` // received from it
 	Repos  int64      `cbor:"4,keyasint,omitempty"` // fetched from it
-	Error  string     `cbor:"5,keyasint,omitempty"` // text of its last failure
+	Error  string     `cbor:"5,keyasint,omitempty"` // text of its last failure; stays when it answers again
 	// unix seconds since when its answers fail, 0 if they do not
 	Failing   int64 `cbor:"6,keyasint,omitempty"`
 	FirstSeen int64 `cbor:"7,keyasint,omitempty"` // unix seconds when its name became known
 	// unix seconds of its last good answer, about
 	LastSeen int64 `cbor:"8,keyasint,omitempty"`
+	// unix seconds of its last failure, 0 if unknown: older versions do not write it
+	ErrorAt int64 `cbor:"9,keyasint,omitempty"`
 }
 
 // HostLimits are the limits set for a host; 0 means not set. A pace.Override has the same fields,

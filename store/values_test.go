@@ -96,7 +96,7 @@ type namedRow struct {
 func otherRows() []namedRow {
 	return []namedRow{
 		{"host", store.HostRow{Banned: true, Limits: store.HostLimits{Concurrency: 1, PerSecond: 2, PerHour: 3, PerDay: 4}, Bytes: 5, Repos: 6,
-			Error: "no route", Failing: 1748693290, FirstSeen: 1748693291, LastSeen: 1748693292}},
+			Error: "no route", Failing: 1748693290, FirstSeen: 1748693291, LastSeen: 1748693292, ErrorAt: 1748693293}},
 		{"selection", store.SelectionRow{Full: true, All: true, Signals: []string{"a.b.*"},
 			Collections: []string{"a.b.c"}, Before: 3}},
 		{"filter in force", store.InForceRow{Version: 1<<32 - 1, Excludes: []string{plc}, Readmitted: 3, Widened: 4}},

@@ -1,7 +1,6 @@
 package hosts
 
 import (
-	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ type tally struct {
 	bytes int64     // bytes received
 	repos int64     // repositories fetched
 	err   string    // the last failure
+	errAt time.Time // when that was
 	seen  time.Time // when it answered as expected last
 }
 
@@ -25,7 +25,7 @@ func (y *tally) noted(o pace.Outcome, failure string, now time.Time) {
 	switch {
 	case failure != "":
 		failure = failure[:min(len(failure), store.ErrorBytesMax)]
-		y.err, y.dirty = strings.ToValidUTF8(failure, ""), true
+		y.err, y.errAt, y.dirty = strings.ToValidUTF8(failure, ""), now, true
 	case o.Answered:
 		y.seen, y.dirty = now, true
 	}
@@ -72,7 +72,9 @@ func (t *Table) Flush() error {
 		y := dirty[id]
 		row.Bytes += y.bytes
 		row.Repos += y.repos
-		row.Error = cmp.Or(y.err, row.Error)
+		if y.err != "" {
+			row.Error, row.ErrorAt = y.err, unixSeconds(y.errAt)
+		}
 		row.LastSeen = max(row.LastSeen, unixSeconds(y.seen))
 		row.Failing = unixSeconds(failing[id])
 	})
@@ -88,8 +90,9 @@ func unixSeconds(at time.Time) int64 {
 // Standing is the current state of a host, in addition to its row.
 type Standing struct {
 	pace.View
-	Bytes, Repos int64  // counted since the row was written
-	Error        string // the last failure since then, "" for none
+	Bytes, Repos int64     // counted since the row was written
+	Error        string    // the last failure since then, "" for none
+	ErrorAt      time.Time // when that was
 }
 
 // Standing returns the current state of a host.
@@ -99,7 +102,8 @@ func (t *Table) Standing(id uint32) Standing {
 	defer t.mu.Unlock()
 	if h := t.hosts[id]; h != nil {
 		y := h.tally
-		return Standing{View: h.View(now), Bytes: y.bytes, Repos: y.repos, Error: y.err}
+		return Standing{View: h.View(now), Bytes: y.bytes, Repos: y.repos, Error: y.err,
+			ErrorAt: y.errAt}
 	}
 	var l pace.Limiter // of a host that is not in the table
 	l.Configure(t.limits(id))

@@ -51,6 +51,9 @@ func TestRules(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", s, err)
 		}
+		if _, numbers, _ := strings.Cut(s, "="); r.Override.String() != numbers {
+			t.Errorf("%s is written as %s", s, r.Override)
+		}
 		rules = append(rules, r)
 	}
 	rules = append(rules, pace.Rule{Glob: "b.*", Banned: true})

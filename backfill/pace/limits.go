@@ -83,33 +83,53 @@ func ParseGlob(s string) (string, error) {
 	return s, nil
 }
 
-// ParseRule reads GLOB=CONCURRENCY[:PER_SECOND[:PER_HOUR[:PER_DAY]]]; a number left out or 0 sets
-// no limit.
-func ParseRule(s string) (Rule, error) {
-	errForm := errors.New("want HOST=CONCURRENCY[:PER_SECOND[:PER_HOUR[:PER_DAY]]], as in *.example.com=4:10:5000")
-	glob, numbers, ok := strings.Cut(s, "=")
-	if !ok {
-		return Rule{}, errForm
-	}
-	glob, err := ParseGlob(glob)
-	if err != nil {
-		return Rule{}, err
-	}
-	r := Rule{Glob: glob}
-	parts := []*int{&r.Override.Concurrency, &r.Override.PerSecond, &r.Override.PerHour, &r.Override.PerDay}
-	fields := strings.Split(numbers, ":")
+// OverrideForm is the form that ParseOverride reads.
+const OverrideForm = "CONCURRENCY[:PER_SECOND[:PER_HOUR[:PER_DAY]]]"
+
+// ParseOverride reads limits in OverrideForm, such as 2:4; a number left out or 0 sets no limit.
+func ParseOverride(s string) (o Override, err error) {
+	errForm := errors.New("want " + OverrideForm + ", such as 2:4 for 2 requests at a time and 4 a second")
+	parts := []*int{&o.Concurrency, &o.PerSecond, &o.PerHour, &o.PerDay}
+	fields := strings.Split(s, ":")
 	if len(fields) > len(parts) {
-		return Rule{}, errForm
+		return Override{}, fmt.Errorf("%d numbers: %w", len(fields), errForm)
 	}
 	for i, field := range fields {
 		if field = strings.TrimSpace(field); field == "" {
 			continue
 		}
 		if *parts[i], err = strconv.Atoi(field); err != nil {
-			return Rule{}, fmt.Errorf("%q is not a number: %w", field, errForm)
+			return Override{}, fmt.Errorf("%.40q is not a number: %w", field, errForm)
 		}
 	}
-	return r, r.Override.Validate()
+	return o, o.Validate()
+}
+
+// String returns the override as ParseOverride reads it, "" for none.
+func (o Override) String() string {
+	var fields []string
+	for _, n := range []int{o.Concurrency, o.PerSecond, o.PerHour, o.PerDay} {
+		field := ""
+		if n > 0 {
+			field = strconv.Itoa(n)
+		}
+		fields = append(fields, field)
+	}
+	return strings.TrimRight(strings.Join(fields, ":"), ":")
+}
+
+// ParseRule reads a glob, = and limits in OverrideForm.
+func ParseRule(s string) (Rule, error) {
+	glob, numbers, ok := strings.Cut(s, "=")
+	if !ok {
+		return Rule{}, errors.New("want HOST=" + OverrideForm + ", such as *.example.com=4:10:5000")
+	}
+	glob, err := ParseGlob(glob)
+	if err != nil {
+		return Rule{}, err
+	}
+	o, err := ParseOverride(numbers)
+	return Rule{Glob: glob, Override: o}, err
 }
 
 // Rules are in order of precedence. A host is banned if any rule that matches it bans, and has the

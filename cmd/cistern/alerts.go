@@ -16,7 +16,6 @@ import (
 	"cistern/api/webhook"
 	"cistern/backfill/hosts"
 	"cistern/condition"
-	"cistern/console"
 	"cistern/ingest/firehose"
 	"cistern/ingest/identity"
 	"cistern/maintain"
@@ -251,8 +250,8 @@ func (r *remote) alerts(ctx context.Context) error {
 				if err := unmarshalRow(line, &s); err != nil {
 					return err
 				}
-				row(s.Kind, console.Clip(s.Subject, 60), s.State, ago(s.Since),
-					humanize.Comma(s.Attempts), console.Clip(s.Error, 80))
+				row(s.Kind, s.Subject, s.State, ago(s.Since),
+					humanize.Comma(s.Attempts), s.Error)
 				return nil
 			})
 			if err != nil || next == "" {

@@ -262,8 +262,8 @@ func (s *backupSession) ls(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	table := newTable(s.stdout)
-	addRow(table, "NAME", "CREATED", "HEAD", "FILES", "SIZE", "EPOCH")
+	table := s.newTable()
+	table.add("NAME", "CREATED", "HEAD", "FILES", "SIZE", "EPOCH")
 	for _, g := range all {
 		if s.json {
 			if err := s.printGeneration(g); err != nil {
@@ -271,7 +271,7 @@ func (s *backupSession) ls(ctx context.Context) error {
 			}
 			continue
 		}
-		addRow(table, g.Name, g.Created.Format(time.RFC3339), fmt.Sprint(g.Head), fmt.Sprint(g.Files),
+		table.add(g.Name, g.Created.Format(time.RFC3339), fmt.Sprint(g.Head), fmt.Sprint(g.Files),
 			size(g.Bytes), g.Epoch)
 	}
 	switch {
@@ -281,7 +281,7 @@ func (s *backupSession) ls(ctx context.Context) error {
 		_, err := fmt.Fprintln(s.stdout, "no backups")
 		return err
 	}
-	return table.Flush()
+	return table.flush()
 }
 
 func (s *backupSession) verify(ctx context.Context) error {

@@ -162,12 +162,11 @@ func (c *Config) options() []option {
 				"needs no fetch."},
 		{name: "exclude", value: "DID", repeat: true, set: add(&c.Excludes, parseDID),
 			help: "Repository that is never followed, even when added by name."},
-		{name: "host-limit", value: "HOST=N[:S[:H[:D]]]", repeat: true,
+		{name: "host-limit", value: "HOST=" + pace.OverrideForm, repeat: true,
 			set: add(&c.HostRules, pace.ParseRule),
-			help: "Limit requests to each host that matches a name or pattern: at most N at a " +
-				"time, S a second, H an hour and D a day, such as *.example.com=4:10:5000. The " +
-				"first matching option applies. A host without one gets up to 10 requests at a " +
-				"time."},
+			help: "Limit requests to each host that matches a name or pattern: so many at a " +
+				"time, a second, an hour and a day, such as *.example.com=4:10:5000. The first " +
+				"matching option applies. A host without one gets up to 10 requests at a time."},
 		{name: "host-ban", value: "HOST", repeat: true, set: add(&c.HostRules, parseBan),
 			help: "Send no requests to hosts that match a name or pattern, such as " +
 				"pds.example.com or *.example.com. Their repositories stay queued."},

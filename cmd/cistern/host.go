@@ -9,12 +9,10 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"time"
 
 	"cistern/backfill/pace"
 	"cistern/console"
 
-	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 )
 
@@ -27,25 +25,11 @@ const hostExamples = `  cistern host ls
   cistern host limit pds.example.com 2:4
 `
 
-const hostLimitAbout = `Limit the requests to a host: at most N at a time, S a second, H an
-hour and D a day. A part that is left out or 0 stays as the daemon chooses it.`
-
-// hostRow has the fields of a row that ls shows.
-type hostRow struct {
-	Host        string `json:"host"`
-	State       string `json:"state"`
-	Accounts    int64  `json:"accounts"`
-	Queued      int64  `json:"queued"`
-	InFlight    int    `json:"in_flight"`
-	ParkedUntil string `json:"parked_until"`
-	LastError   string `json:"last_error"`
-	Limits      struct {
-		Concurrency int   `json:"concurrency"`
-		PerSecond   int   `json:"per_second"`
-		LatencyMs   int64 `json:"latency_ms"`
-	} `json:"limits"`
-	line json.RawMessage
-}
+const hostLimitAbout = `Limit the requests to a host: at most CONCURRENCY at a time,
+PER_SECOND a second, PER_HOUR an hour and PER_DAY a day, such as 2:4. A number
+that is left out or 0 stays as the daemon chooses it. 'cistern host ls' shows the
+limits that were set under OVERRIDE. To limit hosts that are not known yet, use
+'cistern run --host-limit', which takes the same form.`
 
 // hostSession is one run of a host command.
 type hostSession struct {
@@ -66,7 +50,7 @@ func (a *app) hostCommand() *cli.Command {
 				"  cistern host ls --state failing\n"),
 			a.hostSubcommand("show", "HOST", "show all that is known of a host", "", (*hostSession).show,
 				"  cistern host show pds.example.com\n"),
-			a.hostSubcommand("limit", "HOST N[:S[:H[:D]]]", "limit the requests to a host", hostLimitAbout,
+			a.hostSubcommand("limit", "HOST "+pace.OverrideForm, "limit the requests to a host", hostLimitAbout,
 				(*hostSession).restrict, "  cistern host limit pds.example.com 2:4\n"),
 			a.hostSubcommand("unlimit", "HOST", "take the limits of a host back", "",
 				askHost("DELETE", "limits"), "  cistern host unlimit pds.example.com\n"),
@@ -110,8 +94,7 @@ func (s *hostSession) ls(ctx context.Context) error {
 	if s.limit > 0 {
 		rows = rows[:min(len(rows), int(s.limit))]
 	}
-	titles := []string{"HOST", "STATE", "QUEUED", "IN FLIGHT", "AT A TIME", "ANSWERS IN", "ACCOUNTS", "ERROR"}
-	err = s.list(titles, "no hosts", func(row func(...string)) error {
+	err = s.list(hostTitles(), "no hosts", func(row func(...string)) error {
 		for _, r := range rows {
 			if s.json {
 				if err := s.printJSON(r.line); err != nil {
@@ -119,16 +102,7 @@ func (s *hostSession) ls(ctx context.Context) error {
 				}
 				continue
 			}
-			state := r.State
-			if until, err := time.Parse(time.RFC3339, r.ParkedUntil); err == nil {
-				state += " until " + until.Local().Format("15:04:05")
-			}
-			latency := ""
-			if r.Limits.LatencyMs > 0 {
-				latency = strconv.FormatInt(r.Limits.LatencyMs, 10) + " ms"
-			}
-			row(r.Host, state, humanize.Comma(r.Queued), strconv.Itoa(r.InFlight), strconv.Itoa(r.Limits.Concurrency),
-				latency, humanize.Comma(r.Accounts), console.Clip(r.LastError, 60))
+			row(r.cells()...)
 		}
 		return nil
 	})
@@ -168,13 +142,14 @@ func askHost(method, part string) func(*hostSession, context.Context) error {
 // restrict sets the limits of a host, which have the form that --host-limit has.
 func (s *hostSession) restrict(ctx context.Context) error {
 	if s.cmd.NArg() != 2 {
-		return fmt.Errorf("%s needs a HOST and its limits, such as pds.example.com 2:4", subject(s.cmd))
+		return fmt.Errorf("%s has %d arguments, want HOST %s, such as pds.example.com 2:4",
+			subject(s.cmd), s.cmd.NArg(), pace.OverrideForm)
 	}
-	rule, err := pace.ParseRule(s.cmd.Args().First() + "=" + s.cmd.Args().Get(1))
+	limits, err := pace.ParseOverride(s.cmd.Args().Get(1))
 	if err != nil {
-		return fmt.Errorf("limits %q: want N[:S[:H[:D]]], such as 2:4: %w", s.cmd.Args().Get(1), err)
+		return fmt.Errorf("limits %q: %w", s.cmd.Args().Get(1), err)
 	}
-	return s.ask(ctx, "PUT", "/limits", rule.Override)
+	return s.ask(ctx, "PUT", "/limits", limits)
 }
 
 // ask sends a request about the host that is the first argument, and prints the host as it is then.
@@ -187,7 +162,22 @@ func (s *hostSession) ask(ctx context.Context, method, part string, body any) er
 	}
 	path := "/hosts/" + url.PathEscape(s.cmd.Args().First()) + part
 	_, err := s.do(ctx, method, path, nil, rows, func(line json.RawMessage) error {
-		return writeFields(s.stdout, "", line)
+		var r hostRow
+		if err := unmarshalRow(line, &r); err != nil {
+			return err
+		}
+		return s.print(&r)
 	})
 	return err
+}
+
+// print prints all that is known of a host.
+func (s *hostSession) print(r *hostRow) error {
+	for _, fact := range r.facts() {
+		_, err := fmt.Fprintf(s.stdout, "%-13s %s\n", fact[0], cmp.Or(console.Printable(fact[1]), "-"))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

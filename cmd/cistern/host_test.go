@@ -4,9 +4,37 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"cistern/ingest/simnet"
 )
+
+// TestHostRow: the row of a host has its limits, those that an operator set, and its last error with
+// its age, so that a host that has recovered does not look as if it failed.
+func TestHostRow(t *testing.T) {
+	t.Parallel()
+	var r hostRow
+	line := `{"host":"a.test","state":"ok","accounts":1234,"queued":5678,"in_flight":2,"last_error":"503 Unavailable","last_error_at":"` +
+		time.Now().Add(-3*time.Hour).Format(time.RFC3339) + `","bytes":3221225472,"limits":{"concurrency":4,"concurrency_min":1,"concurrency_max":10,"per_second":7,` +
+		`"opens_at":"` + time.Now().Add(90*time.Second).Format(time.RFC3339Nano) + `","told":[{"limit":3000,"remaining":12,"reset":"` + time.Now().Add(5*time.Minute).Format(time.RFC3339) + `"}]},` +
+		`"override":{"per_second":7}}`
+	if err := unmarshalRow([]byte(line), &r); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(r.cells(), "|"), "a.test|ok|5,678|2 of 4|7|:7||1,234|3 hours ago: 503 Unavailable"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	got := map[string]string{}
+	for _, fact := range r.facts() {
+		got[fact[0]] = fact[1]
+	}
+	for name, want := range map[string]string{"received": "3.0 GiB", "next request": "1 minute from now", "in flight": "2 of 4 (from 1 to 10)",
+		"quota": "12 of 3,000 requests left, renewed 4 minutes from now", "override": ":7"} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
+}
 
 // TestHostCommands runs the host commands against a daemon.
 func TestHostCommands(t *testing.T) {
@@ -21,17 +49,21 @@ func TestHostCommands(t *testing.T) {
 		want  []string // in the output
 		fails string   // in the error
 	}{
-		{[]string{"ls"}, []string{"HOST ", "QUEUED", host, "ok"}, ""},
+		{[]string{"ls"}, []string{"HOST ", "QUEUED", "IN FLIGHT", "PER SECOND", "OVERRIDE", "LAST ERROR", host, "ok", "0 of "}, ""},
 		{[]string{"ls", "--limit", "1"}, []string{"of 3 hosts: --limit 0"}, ""},
 		{[]string{"ls", "--json"}, []string{`{"host":"` + host}, ""},
 		{[]string{"ls", "--state", "banned"}, []string{"no hosts"}, ""},
 		{[]string{"ls", "--state", "odd"}, nil, "want ok"},
 		{[]string{"ls", host}, nil, "takes no arguments"},
-		{[]string{"limit", host, "2:4"}, []string{"override concurrency 2", "override per_second 4"}, ""},
-		{[]string{"limit", host, "2:x"}, nil, `"x" is not a number`},
-		{[]string{"limit", host}, nil, "needs a HOST and its limits"},
-		{[]string{"show", host}, []string{"override per_second 4"}, ""},
-		{[]string{"unlimit", host}, []string{"concurrency_max 10"}, ""},
+		{[]string{"limit", host, "2:4"}, []string{"override      2:4\n", "per second    4\n", "(from 1 to 2)"}, ""},
+		{[]string{"ls"}, []string{" 4           2:4 "}, ""},
+		{[]string{"limit", "127.0.0.1:1", "2:4"}, nil, `no host "127.0.0.1:1" is known; did you mean "127.0.0.1:`},
+		{[]string{"limit", "pds.unknown.example", "2:4"}, nil, `no host "pds.unknown.example" is known`},
+		{[]string{"ban", "pds.unknown.example"}, nil, `no host "pds.unknown.example" is known`},
+		{[]string{"limit", host, "2:x"}, nil, `limits "2:x": "x" is not a number: want CONCURRENCY[:PER_SECOND[:PER_HOUR[:PER_DAY]]], such as 2:4`},
+		{[]string{"limit", host}, nil, "want HOST CONCURRENCY[:PER_SECOND"},
+		{[]string{"show", host}, []string{"per second    4\n", "received      ", "iB\n", "next request  now\n", " ago\n"}, ""},
+		{[]string{"unlimit", host}, []string{"(from 1 to 10)", "override      -\n"}, ""},
 		{[]string{"ban", host}, []string{"banned"}, ""},
 		{[]string{"ls", "--state", "banned"}, []string{host}, ""},
 		{[]string{"unban", host}, []string{"ok"}, ""},

@@ -124,13 +124,13 @@ func (s *maintainSession) ls(ctx context.Context) error {
 		if s.json {
 			return s.printJSON(line)
 		}
-		table := newTable(s.stdout)
-		addRow(table, "OPERATION", "STATE", "PROGRESS", "SUCCEEDED", "EVERY", "NEXT", "NOTE")
+		table := s.newTable()
+		table.add("OPERATION", "STATE", "PROGRESS", "SUCCEEDED", "EVERY", "NEXT", "NOTE")
 		for _, o := range v.Operations {
-			addRow(table, o.Name, o.State, o.progress(), ago(o.Succeeded), period(o.Every), ago(o.Due),
-				console.Clip(cmp.Or(o.Waits, o.Error), 80))
+			table.add(o.Name, o.State, o.progress(), ago(o.Succeeded), period(o.Every), ago(o.Due),
+				cmp.Or(o.Waits, o.Error))
 		}
-		if err := table.Flush(); err != nil {
+		if err := table.flush(); err != nil {
 			return err
 		}
 		if v.Exhausted {

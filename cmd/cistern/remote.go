@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"cistern/client"
 	"cistern/console"
@@ -98,11 +97,11 @@ func (r *remote) printJSON(line json.RawMessage) error {
 // prints rows itself.
 func (r *remote) list(titles []string, none string,
 	fill func(row func(cells ...string)) error) error {
-	n, table := 0, newTable(r.stdout)
-	addRow(table, titles...)
+	n, table := 0, r.newTable()
+	table.add(titles...)
 	err := fill(func(cells ...string) {
 		n++
-		addRow(table, cells...)
+		table.add(cells...)
 	})
 	switch {
 	case err != nil || r.json:
@@ -111,18 +110,7 @@ func (r *remote) list(titles []string, none string,
 		_, err = fmt.Fprintln(r.stdout, none)
 		return err
 	}
-	return table.Flush()
-}
-
-// newTable returns a writer that aligns the rows of addRow in columns when it is flushed.
-func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
-
-// addRow adds a row to a table. A write to a table does not fail before its Flush.
-func addRow(table *tabwriter.Writer, cells ...string) {
-	for i, cell := range cells {
-		cells[i] = cmp.Or(console.Printable(cell), "-")
-	}
-	fmt.Fprintln(table, strings.Join(cells, "\t"))
+	return table.flush()
 }
 
 func unmarshalRow(line json.RawMessage, row any) error {

@@ -177,7 +177,7 @@ func (s *repoSession) change(ctx context.Context, method, path string, query url
 func (s *repoSession) send(ctx context.Context, method, path string, query url.Values,
 	dids []string) error {
 	results, rejected := map[string]int64{}, int64(0)
-	table := newTable(s.stdout)
+	table := s.newTable()
 	for page := range slices.Chunk(dids, didsMax) {
 		rows := make([]any, len(page))
 		for i, did := range page {
@@ -192,11 +192,11 @@ func (s *repoSession) send(ctx context.Context, method, path string, query url.V
 			case row.Message == "" && row.Result != notFound:
 				results[row.Result]++
 			case rejected == 0:
-				addRow(table, "DID", "ERROR")
+				table.add("DID", "ERROR")
 				fallthrough
 			default:
 				rejected++
-				addRow(table, row.DID, cmp.Or(row.Message, row.Result))
+				table.add(row.DID, cmp.Or(row.Message, row.Result))
 			}
 			return s.printJSON(line)
 		})
@@ -211,7 +211,7 @@ func (s *repoSession) send(ctx context.Context, method, path string, query url.V
 		if rejected == 0 && len(results) == 0 {
 			fmt.Fprintln(s.stdout, "no repositories")
 		}
-		if err := table.Flush(); err != nil {
+		if err := table.flush(); err != nil {
 			return err
 		}
 	}
@@ -257,8 +257,7 @@ func (s *repoSession) ls(ctx context.Context) error {
 			if u, err := url.Parse(r.PDS); err == nil {
 				host = cmp.Or(u.Host, r.PDS)
 			}
-			row(r.DID, r.State, r.Status, humanize.Comma(r.Records), r.Rev, host,
-				console.Clip(r.Reason, 60))
+			row(r.DID, r.State, r.Status, humanize.Comma(r.Records), r.Rev, host, r.Reason)
 			return nil
 		})
 		return err

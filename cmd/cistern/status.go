@@ -83,8 +83,11 @@ func (s *statusSession) status(ctx context.Context) error {
 		err = s.printStatus(text, unready, problems)
 	} else {
 		term := console.New(s.stdout, s.environ)
-		_, err = fmt.Fprint(s.stdout, answer.Page(unready,
-			status.View{Columns: term.Columns(), ASCII: term.ASCII(), Paint: term.Paint}))
+		view := status.View{ASCII: term.ASCII(), Paint: term.Paint}
+		if term.Live() {
+			view.Columns = term.Columns()
+		}
+		_, err = fmt.Fprint(s.stdout, answer.Page(unready, view))
 	}
 	if err == nil && len(problems) > 0 {
 		err = exitError{code: 1}

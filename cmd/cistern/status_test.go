@@ -21,6 +21,9 @@ type stubDaemon struct {
 	token    string
 }
 
+// longError is the error of the subject that a stub lists.
+var longError = strings.Repeat("an error that is longer than a line, ", 9) + "end"
+
 func (d *stubDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	refuse := func(status int, name, message string) {
 		w.WriteHeader(status)
@@ -44,6 +47,8 @@ func (d *stubDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		_, _ = w.Write(bytes.ReplaceAll(text, []byte("\n"), nil))
+	case "/alerts":
+		_ = json.NewEncoder(w).Encode(alertRow{Kind: "host", Subject: "pds.example.com", State: "alert", Attempts: 3, Error: longError})
 	case "/metrics":
 		_, _ = w.Write([]byte("cistern_api_requests_total{route=\"stats\"} 7\n"))
 	default:

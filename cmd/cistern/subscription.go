@@ -217,7 +217,7 @@ func (s *subscriptionSession) ls(ctx context.Context) error {
 			}
 			row(r.Name, r.consumers(), humanize.Comma(int64(r.Lag)),
 				humanize.Comma(r.Outstanding), spell(r.Oldest), spell(r.HoldsLog),
-				r.place(), console.Clip(string(wanted), 60))
+				r.place(), string(wanted))
 			return nil
 		})
 	})

@@ -131,7 +131,7 @@ func TestStatusScreen(t *testing.T) {
 			goldenScreen(t, name, plain)
 		}
 	}
-	x := newTerminal(t, 120, 40, "cistern status --admin "+admin+" | cat")
+	x := newTerminal(t, 160, 40, "cistern status --admin "+admin+" | cat")
 	piped := x.await("exit 0")
 	if piped != x.screen(true) {
 		t.Errorf("a pipe gets colours:\n%q", x.screen(true))

@@ -168,7 +168,7 @@ export function hosts(o) {
     plain(limitsOf),
     figure((h) => number(h.accounts)),
     plain((h) => [h.parked_until && `left alone until ${date(h.parked_until)}`,
-      h.state !== "ok" && h.last_error].filter(Boolean).join(": "), "clip long"),
+      h.state !== "ok" && h.last_error && `${h.last_error}${h.last_error_at ? ` (${ago(h.last_error_at, o.time)})` : ""}`].filter(Boolean).join(": "), "clip long"),
   ], "No host is known yet.");
 }
 

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"cistern/console"
+)
+
+// table aligns rows in columns. On a terminal its lines are cut where the terminal ends; elsewhere
+// they are whole, for the program that reads them.
+type table struct {
+	term *console.Terminal
+	text *bytes.Buffer
+	rows *tabwriter.Writer
+}
+
+// newTable returns a table that is written to the standard output when it is flushed.
+func (a *app) newTable() *table {
+	text := new(bytes.Buffer)
+	return &table{term: console.New(a.stdout, a.environ), text: text,
+		rows: tabwriter.NewWriter(text, 0, 0, 2, ' ', 0)}
+}
+
+// add adds a row. An empty cell is shown as a dash.
+func (t *table) add(cells ...string) {
+	for i, cell := range cells {
+		cells[i] = cmp.Or(console.Printable(cell), "-")
+	}
+	// A write to a buffer does not fail.
+	fmt.Fprintln(t.rows, strings.Join(cells, "\t"))
+}
+
+// flush writes the rows that were added.
+func (t *table) flush() error {
+	_ = t.rows.Flush()
+	text := t.text.String()
+	if t.term.Live() {
+		var b strings.Builder
+		for line := range strings.Lines(text) {
+			b.WriteString(console.Clip(strings.TrimRight(line, " \n"), t.term.Columns()) + "\n")
+		}
+		text = b.String()
+	}
+	_, err := t.term.Write([]byte(text))
+	return err
+}
