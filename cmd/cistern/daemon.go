@@ -82,13 +82,13 @@ func (a *app) runCommand() *cli.Command {
 // daemon runs the daemon until ctx ends.
 func (a *app) daemon(ctx context.Context, cfg Config) error {
 	signal.Ignore(syscall.SIGPIPE) // the daemon outlives the reader of its log
-	public, err := net.Listen("tcp", cfg.Listen)
+	public, err := listen("--listen", cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("--listen: %w", err)
+		return err
 	}
-	admin, err := net.Listen("tcp", cfg.Admin)
+	admin, err := listen("--admin", cfg.Admin)
 	if err != nil {
-		return errors.Join(fmt.Errorf("--admin: %w", err), public.Close())
+		return errors.Join(err, public.Close())
 	}
 	term := console.New(a.stderr, a.environ)
 	lines := logs.New(logs.Options{Output: term, Level: cfg.LogLevel, JSON: cfg.LogFormat == "json"})
@@ -104,6 +104,21 @@ func (a *app) daemon(ctx context.Context, cfg Config) error {
 		log.Info("stopped")
 	}
 	return errors.Join(err, lines.Flush(time.Now()))
+}
+
+// listen listens on the address of an option. Its error names the option, and the port if another
+// program uses it.
+func listen(option, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		_, port, _ := net.SplitHostPort(address)
+		return nil, fmt.Errorf("%s %s: another program uses port %s: end it, or give another address "+
+			"with %[1]s", option, address, port)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", option, err)
+	}
+	return l, nil
 }
 
 // journaled returns a log whose lines also go to a journal: those that are written to the log of the
@@ -131,6 +146,7 @@ type tuning struct {
 	ingest   func(*ingest.Options)
 	archive  func(*archive.Options)
 	probe    func(*condition.Probe)
+	names    func(*names.Options)
 	budget   time.Duration // for a clean stop; 0: shutdownBudget
 
 	conditions func(*condition.Options)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -238,6 +239,26 @@ func (c *child) wait(t *testing.T) error {
 	}
 }
 
+// TestDemoPortInUse: the demo names the port that another program uses, and the option that changes it,
+// before it makes a network.
+func TestDemoPortInUse(t *testing.T) {
+	t.Parallel()
+	l, err := simnet.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	for option, other := range map[string]string{"--listen": "--admin", "--admin": "--listen"} {
+		var out bytes.Buffer
+		a := &app{stdout: &out, stderr: io.Discard, exit: func(int) {}}
+		err := a.run(t.Context(), []string{"demo", other, "127.0.0.1:0", option, l.Addr().String()})
+		if err == nil || !strings.Contains(err.Error(), option) || !strings.Contains(err.Error(), "another program uses port "+port) || out.Len() > 0 {
+			t.Errorf("%v\n%s", err, &out)
+		}
+	}
+}
+
 // TestDemo runs the demo as CI does.
 func TestDemo(t *testing.T) {
 	t.Parallel()
@@ -248,7 +269,7 @@ func TestDemo(t *testing.T) {
 	if err := a.run(ctx, []string{"demo", "--exit", "--repos", "30", "--hosts", "3", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"com.atproto.repo.getRecord", `"$type": "app.bsky.feed.post"`, `"records": [`, "signature", "/stats", `"synced":`, "websocat ws://", `"live": true`} {
+	for _, want := range []string{"PLC directory http://127.0.0.1:", "Generating and signing their repositories", "-d repo=user0.sim.test", `"state": "ok"`, "com.atproto.repo.getRecord", `"$type": "app.bsky.feed.post"`, `"records": [`, "signature", "/stats", `"synced":`, "websocat ws://", `"live": true`} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the demo does not show %q:\n%s", want, &out)
 		}

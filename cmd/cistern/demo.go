@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"cistern/api/names"
 	"cistern/console"
 	"cistern/filter"
 	"cistern/ingest/firehose"
@@ -116,12 +117,25 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 		return err
 	}
 	term := console.New(a.stderr, a.environ)
+	public, err := a.listenNear("--listen", o.listen, demoListen)
+	if err != nil {
+		return err
+	}
+	admin, err := a.listenNear("--admin", o.admin, adminDefault)
+	if err != nil {
+		return errors.Join(err, public.Close())
+	}
+	defer func() { err = errors.Join(err, closed(public), closed(admin)) }()
 	fmt.Fprintf(a.stdout, "A simulated network: %s on %s, seed %d, all on this machine.\n",
 		console.Count(int64(o.repos), "account"), console.Count(int64(o.hosts), "host"), o.seed)
-	if err := errors.Join(network.Start(ctx), network.Build(ctx)); err != nil {
+	if err := network.Start(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
+	fmt.Fprintf(a.stdout, "PLC directory %s, relay %s\n", network.PLC(), network.Relay())
+	if err := a.generate(ctx, network); err != nil {
+		return err
+	}
 	misbehave(network)
 
 	if o.data == "" {
@@ -132,27 +146,38 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(temporary)) }()
 		o.data = filepath.Join(temporary, "data")
 	}
-	public, err := a.listenNear(o.listen, demoListen)
+	cfg, err := demoConfig(network, o.data)
 	if err != nil {
 		return err
 	}
-	admin, err := a.listenNear(o.admin, adminDefault)
-	if err != nil {
-		return errors.Join(err, public.Close())
-	}
-	cfg, err := demoConfig(network, o.data)
-	if err != nil {
-		return errors.Join(err, public.Close(), admin.Close())
-	}
 	// The tour shows the state of the index, so only errors are logged.
 	d, err := newDaemon(cfg, newLogger(term, slog.LevelError), listeners{public, admin},
-		tuning{store: func(o *store.Options) { o.GroupAge = demoGroupAge }})
+		tuning{store: func(o *store.Options) { o.GroupAge = demoGroupAge },
+			names: func(o *names.Options) { o.DNS = network.Names() }})
 	if err != nil {
 		return err
 	}
 	t := &tour{daemon: d, network: network, term: term, out: a.stdout, started: time.Now(),
 		program: a.program, exit: o.exit}
 	return d.run(ctx, box{"tour", t.Run})
+}
+
+// generate makes the repositories of the network, and shows how far that is.
+func (a *app) generate(ctx context.Context, n *simnet.Network) error {
+	accounts := int64(len(n.Accounts()))
+	fmt.Fprintf(a.stdout, "Generating and signing their repositories, with a median of %d records.\n",
+		demoRecords)
+	shown := a.progress("generating", console.Unit{Noun: "repositories"})
+	shown.Sample(func() console.Work { return console.Work{Done: n.Built(), Total: accounts} })
+	return shown.During(ctx, n.Build)
+}
+
+// closed closes a listener, which the daemon may have done already.
+func closed(l net.Listener) error {
+	if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // misbehave adds the two failures that demoAbout announces.
@@ -169,18 +194,20 @@ func misbehave(n *simnet.Network) {
 func demoConfig(n *simnet.Network, data string) (Config, error) {
 	relay, err := firehose.ParseSource(n.Relay(), false)
 	return Config{Data: data, PLC: []string{n.PLC()}, Mode: filter.ModeFull,
-		Relays: []store.Source{relay}, AllowPrivate: true, Verify: "full", StatusPage: true}, err
+		Relays: []store.Source{relay}, AllowPrivate: true, Verify: "full", Handles: "on",
+		StatusPage: true}, err
 }
 
-// listenNear listens on the requested address. Without one, it listens on the usual address, or on
-// a free port if that is taken.
-func (a *app) listenNear(asked, usual string) (net.Listener, error) {
-	l, err := net.Listen("tcp", cmp.Or(asked, usual))
-	if err == nil || asked != "" {
+// listenNear listens on the address that an option asks for. Without one, it listens on the usual
+// address, or on a free port if another program uses that.
+func (a *app) listenNear(option, asked, usual string) (net.Listener, error) {
+	l, err := listen(option, cmp.Or(asked, usual))
+	if asked != "" || err == nil {
 		return l, err
 	}
-	if l, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		fmt.Fprintf(a.stdout, "%s is taken, using %s instead.\n", usual, l.Addr())
+	if l, err = listen(option, "127.0.0.1:0"); err == nil {
+		fmt.Fprintf(a.stdout, "Another program uses %s, so the demo uses %s (%s chooses an address).\n",
+			usual, l.Addr(), option)
 	}
 	return l, err
 }

@@ -134,11 +134,11 @@ func TestReserveStopsBackfill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := (&app{stdout: io.Discard}).listenNear("127.0.0.1:0", "")
+	l, err := (&app{stdout: io.Discard}).listenNear("--listen", "127.0.0.1:0", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := (&app{stdout: io.Discard}).listenNear("127.0.0.1:0", "")
+	m, err := (&app{stdout: io.Discard}).listenNear("--admin", "127.0.0.1:0", "")
 	if err != nil {
 		t.Fatal(err)
 	}

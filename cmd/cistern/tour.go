@@ -153,20 +153,26 @@ type question struct {
 }
 
 func (t *tour) questions() []question {
-	did, collection, rkey := t.example()
+	a, collection, rkey := t.example()
+	if a == nil {
+		return nil
+	}
+	did := a.DID()
+	host := strings.TrimPrefix(a.Host().URL(), "http://")
 	return []question{
 		{about: "One record, as its author signed it", path: "/xrpc/com.atproto.repo.getRecord",
 			query: [][2]string{{"repo", did}, {"collection", collection}, {"rkey", rkey}}},
-		{about: "The newest records of a collection", path: "/xrpc/com.atproto.repo.listRecords",
-			query: [][2]string{{"repo", did}, {"collection", collection}, {"limit", "2"}}},
+		{about: "The newest records of a collection, by the handle of the account",
+			path:  "/xrpc/com.atproto.repo.listRecords",
+			query: [][2]string{{"repo", a.Handle()}, {"collection", collection}, {"limit", "2"}}},
 		{about: "The size of the index, from exact counters", path: "/stats"},
-		{about: "The hosts, with their limits and failures", private: true, path: "/hosts",
-			query: [][2]string{{"limit", "1"}}},
+		{about: "The host of that account, with its limits and failures", private: true,
+			path: "/hosts/" + host},
 	}
 }
 
-// example returns a record to show: a post if there is one.
-func (t *tour) example() (did, collection, rkey string) {
+// example returns a record to show, a post if there is one, and its account, nil without a record.
+func (t *tour) example() (of *simnet.Account, collection, rkey string) {
 	const favourite = "app.bsky.feed.post/"
 	for _, a := range t.network.Accounts() {
 		paths := a.Paths()
@@ -176,10 +182,10 @@ func (t *tour) example() (did, collection, rkey string) {
 		}
 		if i >= 0 {
 			collection, rkey, _ = strings.Cut(paths[i], "/")
-			return a.DID(), collection, rkey
+			return a, collection, rkey
 		}
 	}
-	return "", "", ""
+	return nil, "", ""
 }
 
 // ask prints a question as a command, and the answer of the index.
@@ -221,7 +227,11 @@ func (t *tour) show(number int, about, command string, answer []byte) error {
 			fmt.Fprintf(&b, "  %s\n", t.paint(console.Dim, more))
 			break
 		}
-		fmt.Fprintf(&b, "  %s\n", console.Clip(console.Printable(line), t.term.Columns()-3))
+		line = console.Printable(line)
+		if console.IsTerminal(t.out) {
+			line = console.Clip(line, t.term.Columns()-3)
+		}
+		fmt.Fprintf(&b, "  %s\n", line)
 	}
 	_, err := io.WriteString(t.out, b.String())
 	return err
@@ -290,6 +300,7 @@ func (t *tour) outlook() error {
 	program := cmp.Or(t.program, "cistern")
 	return t.facts("Serving until Ctrl-C", [][2]string{
 		{"public", "http://" + public},
+		{"PLC", t.network.PLC() + " (simulated; /DID has the document of an account)"},
 		{"private", "http://" + admin + " (a dashboard; /repos, /hosts, /filter, /metrics)"},
 		{"every event", program + " tail --cursor 0 --url " + public + ", a few more each second"},
 		{"failing", program + " repo ls --state resync --admin " + admin},

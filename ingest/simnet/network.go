@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
@@ -31,7 +32,8 @@ type Network struct {
 	byDID    map[string]*Account
 	running  bool // a new account causes an event
 
-	built atomic.Bool // every repository has its content
+	built     atomic.Bool // every repository has its content
+	generated atomic.Int64
 }
 
 // New makes the accounts and hosts of a network. It neither generates repositories nor listens.
@@ -97,6 +99,7 @@ func (n *Network) Build(ctx context.Context) error {
 		g.Go(func() error {
 			if ctx.Err() == nil {
 				a.snapshot()
+				n.generated.Add(1)
 			}
 			return ctx.Err()
 		})
@@ -104,6 +107,26 @@ func (n *Network) Build(ctx context.Context) error {
 	err := g.Wait()
 	n.built.Store(true)
 	return err
+}
+
+// Built returns how many repositories Build has generated. It may be called while Build runs.
+func (n *Network) Built() int64 { return n.generated.Load() }
+
+// Names returns a resolver that knows the handles of all accounts, by the TXT record of each, and no
+// other name. It asks no network.
+func (n *Network) Names() *net.Resolver {
+	return NameServer(func(name string) *Name {
+		handle, ok := strings.CutPrefix(name, "_atproto.")
+		if !ok {
+			return nil
+		}
+		for _, a := range n.Accounts() {
+			if a.Handle() == handle {
+				return &Name{Texts: []string{"did=" + a.DID()}}
+			}
+		}
+		return nil
+	})
 }
 
 // PLC returns the base URL of the PLC directory.
