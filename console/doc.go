@@ -8,7 +8,7 @@
 // # Invariants
 //
 //  1. Output that is not a terminal gets no colours and no line that is redrawn.
-//  2. A Screen that is closed leaves the terminal as it was.
+//  2. A Screen that is closed or suspended leaves the terminal as it was.
 //  3. Printable returns no character that moves the cursor, changes colours or reorders a line.
 //
 // # Concurrency

@@ -22,7 +22,13 @@ type Screen struct {
 	rest  []byte // the beginning of a key's sequence
 	shown string // what Show wrote last
 
-	close func() error
+	enter func() error // takes the terminal
+	leave func() error // gives it back
+
+	// mu guards:
+	mu     sync.Mutex
+	closed bool
+	err    error // of the first Close
 }
 
 // ErrNoScreen is the error of OpenScreen if there is no terminal.
@@ -44,22 +50,52 @@ func OpenScreen(in io.Reader, out io.Writer, environ []string) (*Screen, error) 
 		return nil, ErrNoScreen
 	}
 	s := &Screen{Terminal: t, in: int(keyboard.Fd())}
-	was, err := term.MakeRaw(s.in)
+	was, err := term.GetState(s.in)
 	if err != nil {
-		return nil, fmt.Errorf("read single keys: %w", err)
+		return nil, fmt.Errorf("read the state of the terminal: %w", err)
 	}
-	s.close = sync.OnceValue(func() error {
+	s.enter = func() error {
+		if _, err := term.MakeRaw(s.in); err != nil {
+			return fmt.Errorf("read single keys: %w", err)
+		}
+		_, err := io.WriteString(out, enterScreen)
+		return err
+	}
+	s.leave = func() error {
 		_, err := io.WriteString(out, leaveScreen)
 		return errors.Join(err, term.Restore(s.in, was))
-	})
-	if _, err := io.WriteString(out, enterScreen); err != nil {
+	}
+	if err := s.enter(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-// Close gives the terminal back. Further calls do nothing.
-func (s *Screen) Close() error { return s.close() }
+// Close gives the terminal back. Further calls do nothing. Any goroutine may call it.
+func (s *Screen) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.closed, s.err = true, s.leave()
+	}
+	return s.err
+}
+
+// Suspend gives the terminal back while stop runs, which stops this process until it is continued.
+// Then it takes the terminal again, and the next Show writes the whole screen.
+func (s *Screen) Suspend(stop func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	if err := s.leave(); err != nil {
+		return err
+	}
+	stop()
+	s.shown = ""
+	return s.enter()
+}
 
 // Size returns the columns and rows of the terminal.
 func (s *Screen) Size() (columns, rows int) {
@@ -106,6 +142,7 @@ const (
 	PageDown
 	Home
 	End
+	Pause // Ctrl-Z
 )
 
 // sequence is what terminals send for a key.
@@ -116,7 +153,7 @@ type sequence struct {
 
 // sequences are those of all keys. Nothing changes them.
 var sequences = []sequence{
-	{"q", Quit}, {"Q", Quit}, {"\x03", Quit}, {"k", Up}, {"j", Down}, {" ", PageDown}, {"b", PageUp},
+	{"q", Quit}, {"Q", Quit}, {"\x03", Quit}, {"\x1a", Pause}, {"k", Up}, {"j", Down}, {" ", PageDown}, {"b", PageUp},
 	{"g", Home}, {"G", End},
 	{"\x1b[A", Up}, {"\x1bOA", Up}, {"\x1b[B", Down}, {"\x1bOB", Down}, {"\x1b[5~", PageUp},
 	{"\x1b[6~", PageDown}, {"\x1b[H", Home}, {"\x1bOH", Home}, {"\x1b[1~", Home}, {"\x1b[F", End},

@@ -83,8 +83,8 @@ func (l *Live) list(v View) (lines []line) {
 		width = (v.Columns - gap) / 2
 	}
 	inner := width - labelColumns
-	left := []part{l.rates(), a.repositories(), a.backfill(), a.disk(), a.conditions(),
-		a.operations(inner, v.ASCII)}
+	left := []part{l.rates(), l.load(), a.operations(inner, v.ASCII), a.backup(), a.repositories(),
+		a.backfill(), a.disk(), a.conditions()}
 	right := []part{a.sources(inner, all), a.subscriptions(inner, all), a.grace(inner, all)}
 	if wide {
 		lines = beside(width, block(left, width), block(right, width))
@@ -101,6 +101,13 @@ func (l *Live) rates() part {
 		rate(r.Records), rate(r.Commits), rate(r.Requests), size(int64(r.Received))))}}
 }
 
+// load returns what the daemon takes of its machine.
+func (l *Live) load() part {
+	r := l.now.RatesSince(l.before)
+	return part{"Load", []line{plain(fmt.Sprintf("CPU %.0f%%, memory %s, disk read %s/s, written %s/s",
+		100*r.CPU, size(int64(l.now.Memory)), size(int64(r.Read)), size(int64(r.Written))))}}
+}
+
 // rate writes a number a second, with a digit behind the point if it is small.
 func rate(n float64) string {
 	if n > -10 && n < 10 {
@@ -111,8 +118,8 @@ func rate(n float64) string {
 
 // Titles names the columns of Row.
 func Titles() string {
-	return row("TIME", "SYNCED", "LEFT", "RECORDS/s", "COMMITS/s", "REQS/s", "RECEIVED/s", "LAG",
-		"PROBLEMS")
+	return row("TIME", "SYNCED", "LEFT", "RECORDS/s", "COMMITS/s", "REQS/s", "RECEIVED/s", "CPU",
+		"WRITTEN/s", "LAG", "PROBLEMS")
 }
 
 // Row returns the newest sample as a row of a table, for output that is not a terminal.
@@ -126,11 +133,11 @@ func (l *Live) Row() string {
 	}
 	return row(l.now.now().UTC().Format(time.RFC3339), humanize.Comma(l.now.Stats.Counts["synced"]),
 		humanize.Comma(l.now.waiting()), rate(r.Records), rate(r.Commits), rate(r.Requests),
-		size(int64(r.Received)), lag, fmt.Sprint(len(l.now.Problems(l.now.Unready))))
+		size(int64(r.Received)), fmt.Sprintf("%.0f%%", 100*r.CPU), size(int64(r.Written)), lag, fmt.Sprint(len(l.now.Problems(l.now.Unready))))
 }
 
 func row(cells ...string) string {
-	const widths = "%-20s %11s %11s %9s %9s %7s %10s %9s %8s"
+	const widths = "%-20s %11s %11s %9s %9s %7s %10s %6s %10s %9s %8s"
 	all := make([]any, len(cells))
 	for i, c := range cells {
 		all[i] = c

@@ -25,6 +25,10 @@ cistern_ingest_messages_total{kind="commit"} 1e+06
 cistern_ingest_messages_total{kind="account"} 3
 cistern_ingest_received_bytes_total 1000
 cistern_backfill_received_bytes_total 24
+process_cpu_seconds_total 7.5
+process_resident_memory_bytes 3.14572800e+08
+cistern_process_disk_read_bytes_total 4096
+cistern_process_disk_written_bytes_total 8192
 `
 
 // later returns a sample some seconds after the fixture, with more of everything.
@@ -35,7 +39,7 @@ func later(t *testing.T, name string, seconds int) *status.Sample {
 	a.Time = at.Format(time.RFC3339Nano)
 	n := float64(seconds)
 	a.Stats.Counts["records"] += 100 * int64(seconds)
-	return &status.Sample{Answer: a, Counters: status.Counters{Requests: 3 * n, Commits: 2.5 * n, Received: 2048 * n}}
+	return &status.Sample{Answer: a, Counters: status.Counters{Requests: 3 * n, Commits: 2.5 * n, Received: 2048 * n, CPU: 0.42 * n, Memory: 300 << 20, Read: 1024 * n, Written: 3 << 20 * n}}
 }
 
 func TestParseCounters(t *testing.T) {

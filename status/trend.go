@@ -10,6 +10,10 @@ type Counters struct {
 	Requests float64 // answered
 	Commits  float64 // read from firehoses
 	Received float64 // bytes read from hosts and firehoses
+	CPU      float64 // seconds of processors that the process has used
+	Memory   float64 // bytes that the process has in memory now
+	Read     float64 // bytes that the process has read from disks
+	Written  float64 // bytes that it has written to disks
 }
 
 // ParseCounters reads the counters from the text of GET /metrics. What is missing is 0.
@@ -28,6 +32,14 @@ func ParseCounters(text string) (c Counters) {
 			sum = &c.Commits
 		case "cistern_ingest_received_bytes_total", "cistern_backfill_received_bytes_total":
 			sum = &c.Received
+		case "process_cpu_seconds_total":
+			sum = &c.CPU
+		case "process_resident_memory_bytes":
+			sum = &c.Memory
+		case "cistern_process_disk_read_bytes_total":
+			sum = &c.Read
+		case "cistern_process_disk_written_bytes_total":
+			sum = &c.Written
 		default:
 			continue
 		}
@@ -51,6 +63,9 @@ type Rates struct {
 	Commits  float64 `json:"commits"`
 	Requests float64 `json:"requests"`
 	Received float64 `json:"received_bytes"`
+	CPU      float64 `json:"cpu_seconds"` // processors in use
+	Read     float64 `json:"disk_read_bytes"`
+	Written  float64 `json:"disk_written_bytes"`
 }
 
 // RatesSince returns the rates since an earlier sample. They are 0 if that is nil, not earlier, or
@@ -68,5 +83,8 @@ func (s *Sample) RatesSince(before *Sample) (r Rates) {
 		Commits:  (s.Commits - before.Commits) / seconds,
 		Requests: (s.Requests - before.Requests) / seconds,
 		Received: (s.Received - before.Received) / seconds,
+		CPU:      (s.CPU - before.CPU) / seconds,
+		Read:     (s.Read - before.Read) / seconds,
+		Written:  (s.Written - before.Written) / seconds,
 	}
 }

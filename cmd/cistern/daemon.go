@@ -152,7 +152,7 @@ type tuning struct {
 	conditions func(*condition.Options)
 	alerts     func(*alert.Options)
 	charts     func(*chart.Options)
-	names      func(*names.Options)
+	top        func(step string) // called before each step of the screen of top
 }
 
 // daemon is the wiring of one index.
@@ -206,6 +206,7 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 	}
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.metrics.MustRegister(diskLoad()...)
 	var err error
 	if d.tracer, err = newTracer(&d.cfg, d.log, d.metrics); err != nil {
 		return nil, errors.Join(err, d.close())

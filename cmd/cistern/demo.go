@@ -133,7 +133,10 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
 	fmt.Fprintf(a.stdout, "PLC directory %s, relay %s\n", network.PLC(), network.Relay())
-	if err := a.generate(ctx, network); err != nil {
+	fmt.Fprintf(a.stdout, "Generating and signing their repositories, with a median of %d records.\n",
+		demoRecords)
+	err = generate(ctx, network, a.progress("generating", console.Unit{Noun: "repositories"}))
+	if err != nil {
 		return err
 	}
 	misbehave(network)
@@ -163,11 +166,8 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 }
 
 // generate makes the repositories of the network, and shows how far that is.
-func (a *app) generate(ctx context.Context, n *simnet.Network) error {
+func generate(ctx context.Context, n *simnet.Network, shown *console.Progress) error {
 	accounts := int64(len(n.Accounts()))
-	fmt.Fprintf(a.stdout, "Generating and signing their repositories, with a median of %d records.\n",
-		demoRecords)
-	shown := a.progress("generating", console.Unit{Noun: "repositories"})
 	shown.Sample(func() console.Work { return console.Work{Done: n.Built(), Total: accounts} })
 	return shown.During(ctx, n.Build)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -42,14 +43,48 @@ func writeManual(w io.Writer, root *cli.Command) error {
 	for _, cmd := range root.Commands {
 		manCommand(&b, "cistern", cmd)
 	}
-	b.WriteString(".SH ENVIRONMENT\n" + roff("Each option of cistern run has a variable: --disk-reserve is "+
-		envPrefix+"DISK_RESERVE. Other commands read those that their options name.") + "\n")
-	b.WriteString(".SH EXIT STATUS\n" + roff("0 if the command succeeded, 1 if it failed. cistern status and "+
-		"cistern top exit with 2 if no daemon answers.") + "\n")
+	entries(&b, "ENVIRONMENT", manVariables())
+	entries(&b, "EXIT STATUS", manExitCodes())
 	b.WriteString(".SH EXAMPLES\n")
 	verbatim(&b, rootExamples)
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+// manVariables returns the variables that commands read, and what each does.
+func manVariables() [][2]string {
+	return [][2]string{
+		{envPrefix + "*", "The options of cistern run: --disk-reserve is " + envPrefix + "DISK_RESERVE. An " +
+			"option on the command line comes first."},
+		{envPrefix + "ADMIN, " + envPrefix + "ADMIN_TOKEN", "The private listener of the daemon, for every " +
+			"command that talks to one, and its secret."},
+		{envPrefix + "DATA", "The directory of the store, for cistern check, restore and import too."},
+		{"AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL", "The access to buckets, " +
+			"as the tools of AWS read it."},
+		{"NO_COLOR", "Any value but an empty one: no colours."},
+		{"TERM", "dumb: no line is redrawn, and there are no colours. linux: bars are of plain characters."},
+		{"GOMEMLIMIT", "From how much memory on the Go runtime collects earlier, such as 1500MiB."},
+	}
+}
+
+// manExitCodes returns the exit codes of the commands, and what each means.
+func manExitCodes() [][2]string {
+	return [][2]string{
+		{"0", "The command succeeded. cistern top also exits with 0 when q, Ctrl-C, SIGINT or SIGTERM ends it."},
+		{"1", "The command failed. cistern status: something needs an operator. cistern status --probe: " +
+			"the daemon is not ready. cistern check and backup verify: something differs."},
+		{strconv.Itoa(exitUnknown), "cistern status, and cistern top where there is no terminal: no daemon " +
+			"answers the first request, or it refuses it."},
+		{strconv.Itoa(exitInterrupted), "A second SIGINT or SIGTERM ended the command at once."},
+	}
+}
+
+// entries writes a section of names and what each means.
+func entries(b *bytes.Buffer, heading string, all [][2]string) {
+	b.WriteString(".SH " + heading + "\n")
+	for _, e := range all {
+		fmt.Fprintf(b, ".TP\n.B %s\n%s\n", roff(e[0]), roff(e[1]))
+	}
 }
 
 // manCommand writes the section of a command, and those of the commands below it.

@@ -5,7 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -175,25 +177,124 @@ func wantRestored(t *testing.T, x *terminal, ended string) {
 	}
 }
 
-// TestTopRestoresTerminal: SIGTERM ends top as q does.
+// panicVariable is the step of top at which a child panics, so that tests see what it leaves.
+const panicVariable = "CISTERNTEST_PANIC"
+
+// panicAt returns a hook of top that panics at a step, nil for no step. The first picture is drawn
+// before.
+func panicAt(step string) func(string) {
+	if step == "" {
+		return nil
+	}
+	var drawn atomic.Int32
+	return func(now string) {
+		if now == "draw" {
+			drawn.Add(1)
+		}
+		if now == step && drawn.Load() > 10 {
+			panic("a panic that a test wants at " + step)
+		}
+	}
+}
+
+// stty shows whether a terminal has lines and echoes what is typed.
+const stty = "stty -a | grep -o -w -e -icanon -e -echo -e icanon -e echo"
+
+// kill sends a signal to the process of top that runs in the terminal.
+func (x *terminal) kill(sig syscall.Signal) {
+	x.t.Helper()
+	all := []string{strings.TrimSpace(x.tmux("display-message", "-p", "#{pane_pid}"))}
+	for len(all) > 0 {
+		pid := all[0]
+		words, err := os.ReadFile("/proc/" + pid + "/cmdline")
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		if args := strings.Split(string(words), "\x00"); len(args) > 1 && args[1] == "top" {
+			number, _ := strconv.Atoi(pid)
+			if err := syscall.Kill(number, sig); err != nil {
+				x.t.Fatal(err)
+			}
+			return
+		}
+		children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+		if err != nil {
+			x.t.Skip(err)
+		}
+		all = append(all[1:], strings.Fields(string(children))...)
+	}
+	x.t.Fatal("top does not run in the terminal")
+}
+
+// cursor returns 1 if the cursor is visible, and 1 if the screen is that of a program and not of the
+// shell.
+func (x *terminal) cursor() string {
+	return strings.TrimSpace(x.tmux("display-message", "-p", "#{cursor_flag} #{alternate_on}"))
+}
+
+// TestTopPanics: a panic of either goroutine of top leaves the terminal as it was, and its text can be
+// read.
+func TestTopPanics(t *testing.T) {
+	t.Parallel()
+	admin, file := serveStub(t, &stubDaemon{overview: "well"}), filepath.Join(t.TempDir(), "stderr")
+	for _, step := range []string{"draw", "sample"} {
+		script := "echo before; cistern top --every 200ms --admin " + admin + " 2>" + file + "; echo ended $?; head -n 1 " + file + "; " + stty
+		x := newTerminal(t, 120, 40, script, panicVariable+"="+step)
+		screen := x.await("exit ")
+		if !strings.HasPrefix(screen, "before\nended 2\n") || !strings.Contains(screen, "a panic that a test wants at "+step) || !strings.Contains(screen, "\nicanon\necho\nexit 0\n") || x.cursor() != "1 0" {
+			t.Errorf("%s: cursor and other screen %s:\n%s", step, x.cursor(), screen)
+		}
+	}
+}
+
+// TestTopSuspends: Ctrl-Z gives the terminal back to the shell, and fg continues top.
+func TestTopSuspends(t *testing.T) {
+	t.Parallel()
+	admin := serveStub(t, &stubDaemon{overview: "well"})
+	x := newTerminal(t, 100, 30, "PS1='shell> ' bash --norc --noprofile -i")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.await("shell>")
+	x.tmux("send-keys", self+" top --admin "+admin, "Enter")
+	for range 2 {
+		x.await("q ends")
+		x.tmux("send-keys", "C-z")
+		x.await("Stopped")
+		if x.cursor() != "1 0" {
+			t.Errorf("cursor and other screen %s:\n%s", x.cursor(), x.screen(false))
+		}
+		x.tmux("send-keys", "clear; "+stty+"; echo sh''own", "Enter")
+		if screen := x.await("shown"); !strings.Contains(screen, "icanon\necho\nshown") || strings.Contains(screen, "-icanon") {
+			t.Errorf("the shell got the terminal as:\n%s", screen)
+		}
+		x.tmux("send-keys", "fg", "Enter")
+		x.await("q ends")
+		if x.cursor() != "0 1" {
+			t.Errorf("continued with %s:\n%s", x.cursor(), x.screen(false))
+		}
+	}
+	x.tmux("send-keys", "q")
+	x.tmux("send-keys", "clear; "+stty+"; echo en''ded", "Enter")
+	if screen := x.await("ended"); !strings.Contains(screen, "icanon\necho\nended") || strings.Contains(screen, "-icanon") || x.cursor() != "1 0" {
+		t.Errorf("q left the terminal with %s:\n%s", x.cursor(), screen)
+	}
+}
+
+// TestTopRestoresTerminal: signals leave the terminal as it was. SIGTERM and SIGINT end top as q does.
 func TestTopRestoresTerminal(t *testing.T) {
 	t.Parallel()
 	admin := serveStub(t, &stubDaemon{overview: "well"})
-	x := newTerminal(t, 80, 24, "echo before; cistern top --admin "+admin+"; echo ended $?; stty -a | grep -o -w -e -icanon -e -echo -e icanon -e echo")
-	x.await("q ends")
-	shell := strings.TrimSpace(x.tmux("display-message", "-p", "#{pane_pid}"))
-	children, err := os.ReadFile("/proc/" + shell + "/task/" + shell + "/children")
-	if err != nil {
-		t.Skip(err)
+	for sig, ended := range map[syscall.Signal]string{syscall.SIGTERM: "ended 0", syscall.SIGINT: "ended 0", syscall.SIGQUIT: "ended 2", syscall.SIGHUP: "ended 129"} {
+		x := newTerminal(t, 80, 24, "echo before; cistern top --admin "+admin+" 2>/dev/null; echo ended $?; "+stty)
+		x.await("q ends")
+		x.kill(sig)
+		wantRestored(t, x, ended)
+		if x.cursor() != "1 0" {
+			t.Errorf("%s: cursor and other screen %s", sig, x.cursor())
+		}
 	}
-	var pid int
-	if _, err := fmt.Sscan(string(children), &pid); err != nil {
-		t.Fatalf("the shell runs %q: %v", children, err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	wantRestored(t, x, "ended 0")
 }
 
 // TestTopRows prints rows where there is no terminal.

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"cistern/console"
@@ -17,9 +20,10 @@ import (
 
 const topAbout = `Show what a running daemon does, as 'cistern status' does, again and
 again: with rates, all hosts with their queues and errors, and operations with
-their progress. Arrows, PgUp and PgDn scroll, q or Ctrl-C ends. If the output is
-not a terminal, a row is printed each time. --json prints a JSON line each time:
-time, per_second and problems.`
+their progress, and what the daemon takes of processors, memory and disks. Arrows, PgUp
+and PgDn scroll, Ctrl-Z suspends, q or Ctrl-C ends. If the output is not a
+terminal, a row is printed each time. --json prints a JSON line each time: time,
+per_second and problems.`
 
 const topExamples = `  cistern top
   cistern top --every 10s > figures.txt
@@ -148,6 +152,10 @@ func (s *topSession) live(ctx context.Context, screen *console.Screen) error {
 	}
 	results := make(chan result)
 	var g errgroup.Group
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGCONT)
+	defer signal.Stop(signals)
+	g.Go(func() error { return s.fatalSignals(ctx, screen) })
 	g.Go(func() error {
 		defer func() {
 			if v := recover(); v != nil {
@@ -157,6 +165,7 @@ func (s *topSession) live(ctx context.Context, screen *console.Screen) error {
 		}()
 		for ctx.Err() == nil {
 			var r result
+			s.step("sample")
 			r.sample, r.err = s.sample(ctx)
 			select {
 			case results <- r:
@@ -180,13 +189,17 @@ func (s *topSession) live(ctx context.Context, screen *console.Screen) error {
 				}
 			default:
 			}
+			if err := continued(screen, signals); err != nil {
+				return err
+			}
+			s.step("draw")
 			columns, rows := screen.Size()
 			lines := live.Screen(rows, s.every, status.View{Columns: columns, ASCII: screen.ASCII(),
 				Paint: screen.Paint})
 			if err := screen.Show(lines); err != nil {
 				return err
 			}
-			if done, err := pressed(screen, &live); done || err != nil {
+			if done, err := pressed(screen, &live, signals); done || err != nil {
 				return err
 			}
 		}
@@ -195,15 +208,71 @@ func (s *topSession) live(ctx context.Context, screen *console.Screen) error {
 	return g.Wait()
 }
 
+// step calls the hook that tests have before each step of a screen.
+func (s *topSession) step(name string) {
+	if s.tune.top != nil {
+		s.tune.top(name)
+	}
+}
+
+// fatalSignals gives the terminal back before a signal ends the process as it would without a screen:
+// SIGQUIT prints the stacks of all goroutines.
+func (s *topSession) fatalSignals(ctx context.Context, screen *console.Screen) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGQUIT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	select {
+	case sig := <-signals:
+		_ = screen.Close() // the signal ends the process anyway
+		signal.Reset(sig)
+		_ = syscall.Kill(syscall.Getpid(), sig.(syscall.Signal))
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// continued draws the screen anew once SIGCONT has continued the process: what stopped it may have
+// changed the terminal.
+func continued(screen *console.Screen, signals <-chan os.Signal) error {
+	select {
+	case <-signals:
+		return screen.Suspend(func() {})
+	default:
+		return nil
+	}
+}
+
+// stopTop gives the terminal back and stops the processes of this command, as the shell expects of
+// Ctrl-Z, until they are continued.
+func stopTop(screen *console.Screen, signals <-chan os.Signal) error {
+	return screen.Suspend(func() {
+		_ = syscall.Kill(0, syscall.SIGTSTP)
+		// Without a shell that could continue it, the kernel does not stop a process.
+		select {
+		case <-signals:
+		case <-time.After(stopWait):
+		}
+	})
+}
+
+// stopWait is how long stopTop waits for the kernel to stop the process.
+const stopWait = 200 * time.Millisecond
+
 // pressed handles keys, and reports whether the user has ended the command.
-func pressed(screen *console.Screen, live *status.Live) (done bool, err error) {
+func pressed(screen *console.Screen, live *status.Live, signals <-chan os.Signal) (done bool,
+	err error) {
 	keys, err := screen.Keys(keyWait)
 	if err != nil {
 		return true, err
 	}
 	for _, key := range keys {
-		if key == console.Quit {
+		switch key {
+		case console.Quit:
 			return true, nil
+		case console.Pause:
+			if err := stopTop(screen, signals); err != nil {
+				return true, err
+			}
 		}
 		live.Scroll(key)
 	}
