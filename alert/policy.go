@@ -9,6 +9,7 @@ const (
 	Disk         Kind = "disk"         // that the store is on
 	Hosts        Kind = "hosts"        // all hosts together
 	Host         Kind = "host"         // one that the operator has named
+	Directory    Kind = "directory"    // a PLC directory
 	Source       Kind = "source"       // a firehose
 	Subscription Kind = "subscription" // its webhook
 	Operation    Kind = "operation"    // of maintenance
@@ -16,7 +17,7 @@ const (
 )
 
 // Kinds are all of them.
-var Kinds = [...]Kind{Disk, Hosts, Host, Source, Subscription, Operation, Condition}
+var Kinds = [...]Kind{Disk, Hosts, Host, Directory, Source, Subscription, Operation, Condition}
 
 // Runbook returns where the documentation says what to do about an alert of a kind: a file of the
 // source, and a heading in it.
@@ -35,6 +36,7 @@ func DefaultPolicies() map[Kind]Policy {
 		Disk:         {},
 		Hosts:        {After: time.Hour},
 		Host:         {After: time.Hour, Attempts: 3},
+		Directory:    {After: 10 * time.Minute, Attempts: 3},
 		Source:       {After: 10 * time.Minute, Attempts: 3},
 		Subscription: {After: 15 * time.Minute, Attempts: 3},
 		Operation:    {After: 30 * time.Minute, Attempts: 3},

@@ -98,8 +98,8 @@ func (d *daemon) failures(time.Time) (all []alert.Failure, err error) {
 	}
 	view := d.maintain.View()
 	all = slices.Concat(failingDisk(view, d.cfg.Data), together, named,
-		failingWebhooks(d.api.Subscriptions()), failingOperations(view),
-		failingConditions(d.conditions.Status()))
+		failingDirectories(d.identity.Faults()), failingWebhooks(d.api.Subscriptions()),
+		failingOperations(view), failingConditions(d.conditions.Status()))
 	if !d.gates.firehose.IsShut() {
 		all = append(all, failingSources(d.sources.Status())...)
 	}
@@ -166,6 +166,16 @@ func failingHosts(s *store.Store, standing func(uint32) hosts.Standing, named []
 			Attempts: now.Faults, Error: cmp.Or(now.Error, row.Error)})
 	}
 	return all, nil
+}
+
+// failingDirectories returns the PLC directories that give no usable answers. Without one, accounts
+// whose identity is not known yet can be neither fetched nor verified.
+func failingDirectories(faults []identity.Fault) (all []alert.Failure) {
+	for _, f := range faults {
+		all = append(all, alert.Failure{Kind: alert.Directory, Name: f.Base, Since: f.Since,
+			Attempts: f.Attempts, Error: "identities cannot be looked up: " + f.Error})
+	}
+	return all
 }
 
 // failingSources returns the firehoses that are not connected. Those that Cistern added itself are

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"cistern/alert"
 	"cistern/api/durable"
+	"cistern/backfill"
 	"cistern/condition"
 	"cistern/ingest/simnet"
 	"cistern/maintain"
@@ -175,36 +177,51 @@ func TestFailures(t *testing.T) {
 }
 
 // TestHostsAlertTogether: a host that is down is one subject if the options name it, and the others
-// count only by the share of repositories that they keep from being fetched.
+// count only by the share of repositories that they keep from being fetched. Both alerts end when the
+// hosts are back.
 func TestHostsAlertTogether(t *testing.T) {
 	t.Parallel()
+	faults := maps.Clone(outages)
+	faults["reset"] = simnet.Fault{Kind: simnet.Reset}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hostsAlert(t, fault)
+		})
+	}
+}
+
+func hostsAlert(t *testing.T, fault simnet.Fault) {
 	n := startNetwork(t, simnet.Options{Seed: 15, Repos: 30, Hosts: 3})
 	x := newTestIndex(t)
 	tune := hasty()
 	tune.alerts = func(o *alert.Options) { o.Every = 10 * time.Millisecond }
+	backfillHasty := tune.backfill
+	tune.backfill = func(o *backfill.Options) { backfillHasty(o); o.IdleTimeout = 200 * time.Millisecond }
 	named := n.Hosts()[0]
 	stop := x.startTuned(t, x.args(n, "--mode", "full", "--relay", n.Relay(), "--crawl", "repos::"+named.URL(), "--alert-after", "hosts=0", "--alert-after", "host=0"), tune)
 	x.settle(t, map[string]int64{"synced": active(n.Accounts())})
 	if _, answer := x.send(t, "GET", "/alerts", ""); answer != "[]" {
 		t.Errorf("all is well, and %s", answer)
 	}
+	var back []func()
 	for _, h := range n.Hosts() {
-		h.Inject(simnet.Fault{Kind: simnet.Reset})
+		if fault.Kind == simnet.Reset {
+			back = append(back, h.Inject(fault).Clear)
+			continue
+		}
+		back = append(back, breakHost(t, h, fault))
 	}
-	var dids []string
-	for _, a := range n.Accounts() {
-		dids = append(dids, a.DID())
-	}
-	if err := x.call(t.Context(), "POST", "/repos/resync", dids, nil); err != nil {
+	if err := x.call(t.Context(), "POST", "/repos/resync", n.DIDs(), nil); err != nil {
 		t.Fatal(err)
 	}
-	x.await(t, "the hosts to alert together", func() error {
-		_, answer := x.send(t, "GET", "/alerts", "")
-		if strings.Contains(answer, `"kind":"hosts","subject":"all","state":"alert"`) && strings.Contains(answer, " of 30 repositories") &&
-			strings.Contains(answer, `"kind":"host",`) && strings.Count(answer, `"kind"`) == 2 {
-			return nil
-		}
-		return errors.New(answer)
-	})
+	x.awaitAlerts(t, "the hosts to alert together", `"kind":"hosts","subject":"all","state":"alert"`, " of 30 repositories", `"kind":"host",`)
+	if _, answer := x.send(t, "GET", "/alerts", ""); strings.Count(answer, `"kind"`) != 2 {
+		t.Errorf("each host is an alert: %s", answer)
+	}
+	for _, b := range back {
+		b()
+	}
+	x.awaitAlerts(t, "the end of the alerts")
 	stop()
 }

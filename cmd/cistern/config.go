@@ -297,8 +297,8 @@ func (c *Config) options() []option {
 		{name: "alert-after", value: "KIND=DURATION", repeat: true,
 			set: add(&c.AlertAfter, parseGrace),
 			help: "How long a subject of a kind fails before it is an alert: hosts (all together), " +
-				"host, source, subscription, operation or condition, such as source=10m. " +
-				"Attempts count too: see /alerts in docs/http.md."},
+				"host, directory (of PLC), source, subscription, operation or condition, such as " +
+				"source=10m. Attempts count too: see /alerts in docs/http.md."},
 		{name: "alert-webhook", value: "URL", set: set(&c.AlertWebhook, text), secret: true,
 			help: "URL to which each alert, and its end, is posted as a signed request (Standard " +
 				"Webhooks). Needs --alert-webhook-secret."},

@@ -140,6 +140,7 @@ type listeners struct{ public, admin net.Listener }
 // tuning changes options that an operator cannot set. The demo and the tests use it.
 type tuning struct {
 	store    func(*store.Options)
+	identity func(*identity.Options)
 	backfill func(*backfill.Options)
 	discover func(*discover.Options)
 	firehose func(*firehose.Options)
@@ -248,6 +249,7 @@ func (d *daemon) boxes() []box {
 		{"crawl", func(ctx context.Context) error {
 			return d.gates.crawler.Run(ctx, d.discover.Run)
 		}},
+		{"identity", d.identity.Run},
 		{"alerts", d.alerts.Run},
 		charts,
 		{"ingest", d.ingest.Run}, // also while disk space is low: live events are few
@@ -362,8 +364,12 @@ func newTracer(c *Config, log *slog.Logger, reg prometheus.Registerer) (*trace.T
 }
 
 func (d *daemon) newIdentity() (err error) {
-	d.identity, err = identity.New(identity.Options{PLC: d.cfg.PLC,
-		AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Registerer: d.metrics})
+	o := identity.Options{PLC: d.cfg.PLC, AllowPrivate: d.cfg.AllowPrivate,
+		UserAgent: userAgent(), Registerer: d.metrics}
+	if d.tune.identity != nil {
+		d.tune.identity(&o)
+	}
+	d.identity, err = identity.New(o)
 	return err
 }
 

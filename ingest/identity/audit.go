@@ -63,7 +63,7 @@ func (d *Directory) KeysAt(ctx context.Context, did string, at time.Time) ([]*re
 	if parsed.Method() != "plc" {
 		return nil, fmt.Errorf("history of %s: %w", parsed, ErrNoLog)
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.opts.Timeout)
+	ctx, cancel := d.limited(ctx)
 	defer cancel()
 	body, err := d.fetchPLC(ctx, parsed, "/log/audit", auditBytesMax)
 	var keys []*repo.Key

@@ -34,6 +34,8 @@ type Options struct {
 	// ErrorTTL is how long ErrNotFound and ErrInvalid are served from the cache; other
 	// failures are not cached. Default 2m.
 	ErrorTTL time.Duration
+	// ProbeEvery is how often Run asks a PLC directory that fails. Default 30s.
+	ProbeEvery time.Duration
 	// BodyMax bounds one document in bytes. Default 64 KiB; real ones are near 1 KiB.
 	BodyMax int64
 	// UserAgent is sent with every request. Default "cistern".
@@ -52,6 +54,7 @@ func (o Options) withDefaults() Options {
 	o.CacheSize = cmp.Or(o.CacheSize, 50_000)
 	o.TTL = cmp.Or(o.TTL, 24*time.Hour)
 	o.ErrorTTL = cmp.Or(o.ErrorTTL, 2*time.Minute)
+	o.ProbeEvery = cmp.Or(o.ProbeEvery, 30*time.Second)
 	o.BodyMax = cmp.Or(o.BodyMax, 64<<10)
 	o.UserAgent = cmp.Or(o.UserAgent, "cistern")
 	if o.Now == nil {
@@ -68,7 +71,7 @@ func (o Options) validate() error {
 	for _, p := range o.PLC {
 		errs = append(errs, o.validatePLC(p))
 	}
-	if o.Timeout < 0 || o.TTL < 0 || o.ErrorTTL < 0 {
+	if o.Timeout < 0 || o.TTL < 0 || o.ErrorTTL < 0 || o.ProbeEvery < 0 {
 		errs = append(errs, errors.New("negative duration"))
 	}
 	if o.CacheSize < 0 || o.BodyMax < 0 {

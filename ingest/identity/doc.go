@@ -27,7 +27,7 @@
 //
 // # Concurrency
 //
-// A Directory is safe for concurrent use and starts no goroutine. Its lock is never held over I/O:
+// A Directory is safe for concurrent use and starts no goroutine: Run uses that of its caller. Its lock is never held over I/O:
 // Cached, Remember and Purge do not wait for lookups. Concurrent lookups of one DID share one
 // request, a flight. The first caller makes it with its own context; if that caller gives up, a
 // waiting caller repeats it.
@@ -39,7 +39,8 @@
 //   - origin.go: ParseOrigin, HostOf: one spelling per host
 //   - audit.go: KeysAt, from the audit log of a did:plc
 //   - fetch.go: did:plc and did:web over HTTP, fallback between PLC directories
-//   - plc.go: which PLC directory to ask next
+//   - plc.go: which PLC directory to ask next, and which fail
+//   - probe.go: Run, which asks those that fail
 //   - cache.go: the bounded cache with expiry
 //   - netpolicy.go: NewTransport, Dialer and the addresses it refuses, CheckRedirect
 //   - errors.go, metrics.go

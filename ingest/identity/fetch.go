@@ -21,7 +21,7 @@ func (d *Directory) fetch(ctx context.Context, text string) (Identity, error) {
 		return Identity{}, err
 	}
 	start := d.opts.Now()
-	ctx, cancel := context.WithTimeout(ctx, d.opts.Timeout)
+	ctx, cancel := d.limited(ctx)
 	defer cancel()
 	var body []byte
 	method := did.Method()
@@ -70,8 +70,8 @@ func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, l
 	for _, base := range bases {
 		// Each directory gets a share of the lookup's time, so that a silent one leaves time for
 		// the next.
-		body, err := d.get(ctx, d.opts.Timeout/time.Duration(len(bases)), base+"/"+did.String()+path, limit)
-		var limit *retryLater
+		within := d.opts.Timeout / time.Duration(len(bases))
+		body, err := d.ask(ctx, within, base, did.String()+path, limit)
 		switch {
 		case err == nil:
 			return body, nil
@@ -80,10 +80,6 @@ func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, l
 		case errors.Is(err, ErrNotFound):
 			missing = err
 			continue
-		case errors.As(err, &limit):
-			d.plc.park(base, limit.wait)
-		default:
-			d.plc.failed(base)
 		}
 		if failing == nil || errors.Is(failing, ErrRateLimited) {
 			failing = err
@@ -96,6 +92,30 @@ func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, l
 		failing = &RateLimitError{Until: until}
 	}
 	return nil, fmt.Errorf("resolve %s: %w", did, failing)
+}
+
+// errNoTime is the cause that a lookup ended by Options.Timeout, and not by its caller.
+var errNoTime = fmt.Errorf("the time of the lookup is over: %w", context.DeadlineExceeded)
+
+// limited returns ctx with the time of one lookup.
+func (d *Directory) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, d.opts.Timeout, errNoTime)
+}
+
+// ask gets a resource from one PLC directory, and notes whether the directory answered.
+func (d *Directory) ask(ctx context.Context, within time.Duration, base, path string, limit int64) ([]byte, error) {
+	body, err := d.get(ctx, within, base+"/"+path, limit)
+	switch later, limited := errors.AsType[*retryLater](err); {
+	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrInvalid):
+		d.plc.answered(base)
+	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errNoTime):
+		// The caller gave up, which says nothing about the directory.
+	case limited:
+		d.plc.park(base, later.wait, err)
+	default:
+		d.plc.failed(base, err)
+	}
+	return body, err
 }
 
 // validPLC checks the method-specific part of a did:plc.
@@ -138,9 +158,12 @@ func (d *Directory) webBase(id string) (string, error) {
 }
 
 // retryLater is a 429 with the delay it asked for, 0 for none.
-type retryLater struct{ wait time.Duration }
+type retryLater struct {
+	wait time.Duration
+	host string
+}
 
-func (e *retryLater) Error() string        { return "HTTP 429" }
+func (e *retryLater) Error() string        { return "HTTP 429 from " + e.host }
 func (e *retryLater) Is(target error) bool { return target == ErrRateLimited }
 
 // notJSON is an answer with status 200 that is not about the DID: a page of a proxy, or part of a
@@ -184,7 +207,7 @@ func (d *Directory) get(ctx context.Context, within time.Duration, url string, l
 	case http.StatusGone:
 		return nil, ErrGone
 	case http.StatusTooManyRequests:
-		return nil, &retryLater{retryAfter(resp.Header, d.opts.Now())}
+		return nil, &retryLater{retryAfter(resp.Header, d.opts.Now()), host}
 	}
 	return nil, fmt.Errorf("HTTP %d from %s", resp.StatusCode, host)
 }

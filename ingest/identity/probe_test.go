@@ -1,0 +1,112 @@
+package identity_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/ingest/simnet"
+)
+
+// TestFaultsOfADirectory: a directory that stops answering is a fault, in each way to stop, and is none
+// once it is back, without a lookup (invariant 9).
+func TestFaultsOfADirectory(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fault simnet.Fault // none: nothing listens
+		want  string
+	}{
+		"error":   {simnet.Fault{Kind: simnet.ServerError}, "HTTP 503"},
+		"silence": {simnet.Fault{Kind: simnet.Hang}, "no answer from"},
+		"page":    {simnet.Fault{Kind: simnet.Garbage}, "not JSON"},
+		"limit":   {simnet.Fault{Kind: simnet.RateLimited, RetryAfter: time.Second}, "HTTP 429"},
+		"refused": {want: "refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNetwork(t, simnet.Options{Repos: 2})
+			d := newDirectory(t, identity.Options{PLC: []string{n.PLC()}, ProbeEvery: 5 * time.Millisecond, Timeout: 100 * time.Millisecond})
+			var back func()
+			if c.fault.Kind != 0 {
+				back = n.PLCHost().Inject(c.fault).Clear
+			} else {
+				if err := n.PLCHost().Down(); err != nil {
+					t.Fatal(err)
+				}
+				back = func() {
+					if err := n.PLCHost().Up(); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			before := time.Now()
+			if _, err := d.Resolve(t.Context(), n.DIDs()[0]); err == nil {
+				t.Fatal("the lookup succeeded")
+			}
+			all := d.Faults()
+			if len(all) != 1 || all[0].Base != n.PLC() || all[0].Attempts != 1 || !strings.Contains(all[0].Error, c.want) ||
+				strings.Contains(all[0].Error, "did:plc") || all[0].Since.Before(before) {
+				t.Fatalf("faults %+v, want %q", all, c.want)
+			}
+			since := all[0].Since
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- d.Run(ctx) }()
+			waitFor(t, func() bool { return d.Faults()[0].Attempts > 1 })
+			if got := d.Faults()[0].Since; !got.Equal(since) {
+				t.Errorf("the fault began at %s, and at %s after another request", since, got)
+			}
+			back()
+			waitFor(t, func() bool { return len(d.Faults()) == 0 })
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestAnswersAreNoFaults: that a DID does not exist, is gone or has a useless document says nothing
+// about the directory, nor does a caller that gives up. A fault about one DID ends with the next
+// answer about another.
+func TestAnswersAreNoFaults(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Repos: 3})
+	d := newDirectory(t, identity.Options{PLC: []string{n.PLC()}, BodyMax: 4 << 10})
+	missing := "did:plc:" + strings.Repeat("z", 24)
+	if _, err := d.Resolve(t.Context(), missing); !errors.Is(err, identity.ErrNotFound) {
+		t.Errorf("a missing DID: %v", err)
+	}
+	a := n.Accounts()[0]
+	a.Tombstone()
+	if _, err := d.Resolve(t.Context(), a.DID()); !errors.Is(err, identity.ErrGone) {
+		t.Errorf("a tombstone: %v", err)
+	}
+	one := n.DIDs()[1]
+	hang := n.PLCHost().Inject(simnet.Fault{Kind: simnet.Hang, DID: one})
+	ctx, cancel := context.WithCancel(t.Context())
+	given := make(chan error, 1)
+	go func() {
+		_, err := d.Resolve(ctx, one)
+		given <- err
+	}()
+	waitFor(t, func() bool { return hang.Fired() > 0 })
+	cancel()
+	if err := <-given; !errors.Is(err, context.Canceled) {
+		t.Errorf("a caller gave up: %v", err)
+	}
+	hang.Clear()
+	if all := d.Faults(); len(all) > 0 {
+		t.Errorf("faults after answers: %+v", all)
+	}
+	n.PLCHost().Inject(simnet.Fault{Kind: simnet.ServerError, DID: one})
+	if _, err := d.Resolve(t.Context(), one); err == nil || len(d.Faults()) != 1 {
+		t.Errorf("faults %+v after %v", d.Faults(), err)
+	}
+	if _, err := d.Resolve(t.Context(), n.DIDs()[2]); err != nil || len(d.Faults()) != 0 {
+		t.Errorf("faults %+v after an answer: %v", d.Faults(), err)
+	}
+}
