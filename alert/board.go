@@ -39,6 +39,10 @@ type Subject struct {
 	Alerted  time.Time // when it turned to Alert; zero if it did not
 	Attempts int
 	Error    string
+	// Due is the earliest time at which a subject in Grace alerts, and Least the attempts that must
+	// have failed by then. Due is zero in other states.
+	Due   time.Time
+	Least int
 }
 
 type subjectKey struct {
@@ -108,10 +112,14 @@ func (b *Board) note(now time.Time, f Failure) *Subject {
 	}
 	s.Attempts, s.Error = f.Attempts, f.Error
 	p := b.policies[f.Kind]
+	s.Least = p.Attempts
+	if s.Now == Grace {
+		s.Due = s.Since.Add(p.After)
+	}
 	if s.Now == Alert || !f.Final && (now.Sub(s.Since) < p.After || f.Attempts < p.Attempts) {
 		return nil
 	}
-	s.Now, s.Alerted = Alert, now
+	s.Now, s.Alerted, s.Due = Alert, now, time.Time{}
 	return s
 }
 

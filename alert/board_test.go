@@ -54,6 +54,27 @@ func TestGraces(t *testing.T) {
 	}
 }
 
+// TestDue: a subject in grace has the earliest time of its alert and the attempts that it takes.
+func TestDue(t *testing.T) {
+	t.Parallel()
+	begun := time.Unix(1_700_000_000, 0)
+	b := alert.NewBoard(map[alert.Kind]alert.Policy{alert.Source: {After: time.Hour, Attempts: 3}})
+	f := []alert.Failure{{Kind: alert.Source, Name: "x", Attempts: 3}}
+	b.Look(begun, f)
+	if s := b.Subjects()[0]; !s.Due.Equal(begun.Add(time.Hour)) || s.Least != 3 {
+		t.Errorf("in grace: %+v", s)
+	}
+	f[0].Since = begun.Add(-time.Minute)
+	b.Look(begun.Add(time.Second), f)
+	if s := b.Subjects()[0]; !s.Due.Equal(begun.Add(59 * time.Minute)) {
+		t.Errorf("it began earlier: %+v", s)
+	}
+	b.Look(begun.Add(time.Hour), f)
+	if s := b.Subjects()[0]; s.Now != alert.Alert || !s.Due.IsZero() {
+		t.Errorf("an alert: %+v", s)
+	}
+}
+
 // TestBoardIsBounded: what fails beyond the bound is counted, and what is final finds a place.
 func TestBoardIsBounded(t *testing.T) {
 	t.Parallel()

@@ -20,11 +20,13 @@ type alertItem struct {
 	Attempts int         `json:"attempts"`
 	Error    string      `json:"error"`
 	Runbook  string      `json:"runbook"`
+	Due      string      `json:"due,omitempty"` // the earliest time of the alert, in grace
+	Least    int         `json:"attempts_least,omitempty"`
 }
 
 func newAlertItem(s *alert.Subject) alertItem {
 	return alertItem{s.Kind, s.Name, s.Now, moment(s.Since), moment(s.Alerted), s.Attempts, s.Error,
-		alert.Runbook(s.Kind)}
+		alert.Runbook(s.Kind), moment(s.Due), s.Least}
 }
 
 // list handles GET /alerts.

@@ -169,10 +169,11 @@ func (a *answers) unknown(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// answer sends err to the client. An internal error also goes to the log and to Serve.
+// answer sends err to the client. An internal error also goes to the log and to Serve. A refusal is
+// none: an operation that fails has its own line in the log, and its own alert.
 func (a *answers) answer(w http.ResponseWriter, r *http.Request, err error) {
 	status, name, message := classify(err)
-	if status == http.StatusInternalServerError {
+	if _, refused := errors.AsType[*wire.Refusal](err); status == http.StatusInternalServerError && !refused {
 		a.logger.Error("a request failed by an internal error", slog.String("path", r.URL.Path), slog.Any("err", err))
 	}
 	a.watch(err)

@@ -100,7 +100,4 @@ const (
 	statusForms = 8
 	// statusFormName bounds such a header: browsers send some 30 bytes.
 	statusFormName = 100
-
-	// sizesAge is how old the sizes in /stats may be: computing them reads table metadata.
-	sizesAge = 10 * time.Second
 )

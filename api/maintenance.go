@@ -141,9 +141,18 @@ func writeOperation(w http.ResponseWriter, status int, name, result string) {
 	wire.WriteJSON(w, status, map[string]string{"name": name, "result": result})
 }
 
+// optional are the operations that a daemon has with an option only, and what to do without it.
+var optional = map[string]string{
+	"backup":  "start it with --backup DEST, or make one backup by 'cistern backup DEST'",
+	"export":  "start it with --export DEST, or export once by 'cistern export'",
+	"offload": "start it with --offload DEST",
+}
+
 // operationRefusal returns the answer to a request that failed.
 func operationRefusal(name string, err error) error {
 	switch {
+	case errors.Is(err, maintain.ErrUnknown) && optional[name] != "":
+		return wire.Refuse("NotFound", "this daemon has no operation %s: %s", name, optional[name])
 	case errors.Is(err, maintain.ErrUnknown):
 		return wire.Refuse("NotFound", "there is no operation %s", wire.Echo(name))
 	case errors.Is(err, maintain.ErrCancelled):

@@ -107,6 +107,11 @@ func TestMaintenance(t *testing.T) {
 	}
 	do("POST", "none", http.StatusNotFound, "NotFound")
 	do("DELETE", "none", http.StatusNotFound, "NotFound")
+	var refusal struct{ Message string }
+	call(t, "POST", w.admin.URL+"/maintenance/backup", "", asJSON, &refusal)
+	if !strings.Contains(refusal.Message, "--backup DEST") || !strings.Contains(refusal.Message, "'cistern backup DEST'") {
+		t.Errorf("without --backup: %q", refusal.Message)
+	}
 	do("POST", "long?wait=perhaps", http.StatusBadRequest, "InvalidRequest")
 	do("DELETE", "long", http.StatusOK, "idle")
 	if res := call(t, "POST", w.admin.URL+"/maintenance/long", "", nil, nil); res.StatusCode != http.StatusUnsupportedMediaType {

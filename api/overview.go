@@ -12,6 +12,7 @@ import (
 	"cistern/api/wire"
 	"cistern/backfill/pace"
 	"cistern/chart"
+	"cistern/ingest/identity"
 	"cistern/logbook"
 	"cistern/store"
 )
@@ -302,9 +303,22 @@ type hostSummary struct {
 	listed[hostItem]
 }
 
-// summary reads all hosts, of which a network has thousands. Those that fail come first, and then
-// those with the longest queues.
-func (hs *hosts) summary() (hostSummary, error) {
+// only returns a test of whether a host is known as a firehose only: a relay has a row, because its
+// listings are read, and no repositories.
+func (s *sources) only() func(*store.Host) bool {
+	names := map[string]bool{}
+	if s.firehose.Sources != nil {
+		for _, src := range s.firehose.Sources() {
+			names[identity.HostOf(src.URL)] = true
+		}
+	}
+	return func(h *store.Host) bool { return names[h.Name] && h.Accounts == 0 && h.Queued == 0 }
+}
+
+// summary reads all hosts, of which a network has thousands, but for those that only finds. Those
+// that fail come first, and then those with the longest queues.
+func (hs *hosts) summary(only func() func(*store.Host) bool) (hostSummary, error) {
+	skip := only()
 	type ranked struct {
 		host  store.Host
 		state string
@@ -326,6 +340,9 @@ func (hs *hosts) summary() (hostSummary, error) {
 	var best []ranked
 	total := 0
 	_, _, err := hs.store.Hosts("", 1, func(h *store.Host) bool {
+		if skip(h) {
+			return false
+		}
 		state := stateOf(h, hs.opts.standing(h))
 		total++
 		s.States[state]++

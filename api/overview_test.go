@@ -256,3 +256,19 @@ func BenchmarkOverview(b *testing.B) {
 		})
 	}
 }
+
+// TestRelaysAreNoHosts: a host that is followed and has no repositories is not among the hosts of an
+// overview, and one that has some is.
+func TestRelaysAreNoHosts(t *testing.T) {
+	t.Parallel()
+	sources := []api.Source{{URL: "wss://relay.test"}}
+	w := newWorld(t, api.Options{Firehose: api.Firehose{Sources: func() []api.Source { return sources }}})
+	for _, name := range []string{"relay.test", "pds.test"} {
+		if _, err := w.store.HostID(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o := w.overview(t, ""); o.Hosts.Total != 1 || o.Hosts.Items[0].Host != "pds.test" {
+		t.Errorf("%+v", o.Hosts)
+	}
+}

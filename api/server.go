@@ -293,7 +293,7 @@ func New(o Options) (*Server, error) {
 	if s.description, err = describe(o.Version, s.xrpc.coder); err != nil {
 		return nil, err
 	}
-	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
+	s.stats = stats{store: o.Store, sizes: paced[map[string]int64]{read: o.Store.Sizes}, sources: &s.sources,
 		ingestion: &s.ingestion, phases: s.phases, conditions: s.conditions, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		stopping: o.Stopping, logger: o.Logger}
 	s.pages = pages{access: &s.access, files: shown}
@@ -311,7 +311,7 @@ func New(o Options) (*Server, error) {
 // newOverview makes the handler of /overview from the others.
 func (s *Server) newOverview(o Options, registry *durable.Registry) {
 	s.overview = overview{stats: &s.stats, sources: &s.sources, registry: registry,
-		hosts:       paced[hostSummary]{read: s.hosts.summary},
+		hosts:       paced[hostSummary]{read: func() (hostSummary, error) { return s.hosts.summary(s.sources.only) }},
 		maintenance: &s.maintenance, conditions: s.conditions, alerts: o.Alerts, charts: o.Charts,
 		journal: o.Journal, disk: o.Disk, started: time.Now(), token: o.AdminToken != ""}
 }

@@ -5,38 +5,13 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"sync"
-	"time"
 
 	"cistern/api/wire"
 	"cistern/store"
 )
 
-// sizes caches the bytes on disk, which are computed at most every sizesAge.
-type sizes struct {
-	read func() (map[string]int64, error)
-
-	mu    sync.Mutex
-	bytes map[string]int64 // mu guards
-	born  time.Time        // mu guards
-}
-
-// get returns the sizes. Callers do not change the map.
-func (z *sizes) get() (map[string]int64, error) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	if now := time.Now(); z.bytes == nil || now.Sub(z.born) >= sizesAge {
-		bytes, err := z.read()
-		if err != nil {
-			return nil, fmt.Errorf("read sizes: %w", err)
-		}
-		z.bytes, z.born = bytes, now
-	}
-	return z.bytes, nil
-}
-
 // Sizes returns the bytes on disk of each keyspace, and their sum as "total", as /stats shows them:
-// up to sizesAge old. Callers do not change the map.
+// some seconds old. Callers do not change the map.
 func (s *Server) Sizes() (map[string]int64, error) { return s.stats.sizes.get() }
 
 type statistics struct {
@@ -66,7 +41,7 @@ type logBounds struct {
 // stats answers /stats and the probes.
 type stats struct {
 	store      *store.Store
-	sizes      sizes
+	sizes      paced[map[string]int64]
 	sources    *sources
 	ingestion  *Ingestion
 	phases     phases
@@ -92,7 +67,7 @@ func (s *stats) show(w http.ResponseWriter, _ *http.Request) error {
 func (s *stats) read() (statistics, error) {
 	sizes, err := s.sizes.get()
 	if err != nil {
-		return statistics{}, err
+		return statistics{}, fmt.Errorf("read sizes: %w", err)
 	}
 	counts := maps.Clone(s.store.Counts())
 	counts["syncing"] = int64(s.syncing())

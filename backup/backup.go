@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -133,8 +134,34 @@ func Run(ctx context.Context, o Options) (res Result, err error) {
 		}
 		return nil
 	})
+	if err != nil {
+		err = &destinationError{o.Destination.String(), err}
+	}
 	return res, err
 }
+
+// destinationError is an error of a backup with the destination, in one line. If several steps fail
+// by the same cause, such as storing an object and giving the lock back, the cause is named once.
+type destinationError struct {
+	destination string
+	err         error
+}
+
+func (e *destinationError) Unwrap() error { return e.err }
+
+func (e *destinationError) Error() string {
+	var causes []string
+	for line := range strings.Lines(e.err.Error()) {
+		line = strings.TrimSpace(line)
+		if !slices.ContainsFunc(causes, func(other string) bool { return causeOf(other) == causeOf(line) }) {
+			causes = append(causes, line)
+		}
+	}
+	return "destination " + e.destination + ": " + strings.Join(causes, "; ")
+}
+
+// causeOf returns what follows the names of objects in the text of an error.
+func causeOf(text string) string { return text[strings.LastIndex(text, ": ")+1:] }
 
 // upload brings the files of one backup to the destination.
 type upload struct {

@@ -17,3 +17,8 @@ var (
 	ParseManifest = parseManifest
 	ParseMarker   = parseMarker
 )
+
+// DestinationError is the error of a backup to a destination.
+func DestinationError(destination string, err error) error {
+	return &destinationError{destination, err}
+}

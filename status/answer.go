@@ -111,7 +111,12 @@ type Operation struct {
 type Condition struct{ Name, State, Reason, Subject, Error string }
 
 // Alert is a subject that fails.
-type Alert struct{ Kind, Subject, State, Since, Error string }
+type Alert struct {
+	Kind, Subject, State, Since, Error string
+	Due                                string // the earliest time of the alert, of a subject in grace
+	Attempts                           int64
+	Least                              int64 `json:"attempts_least"` // before an alert
+}
 
 // Chart has the newest points of series, oldest first. A point that is unknown is nil.
 type Chart struct {

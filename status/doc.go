@@ -20,7 +20,7 @@
 //
 // # Files
 //
-//   - answer.go: what a daemon answers; problems.go: what needs an operator
+//   - answer.go: what a daemon answers; verdict.go: the rule of what needs an operator
 //   - page.go: the parts of the page and their order; parts.go: what each part says
 //   - trend.go: rates from two answers; live.go: the page that is redrawn, and its rows where there
 //     is no terminal

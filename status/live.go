@@ -85,7 +85,7 @@ func (l *Live) list(v View) (lines []line) {
 	inner := width - labelColumns
 	left := []part{l.rates(), l.load(), a.operations(inner, v.ASCII), a.backup(), a.repositories(),
 		a.backfill(), a.disk(), a.conditions()}
-	right := []part{a.sources(inner, all), a.subscriptions(inner, all), a.grace(inner, all)}
+	right := []part{a.sources(inner, all), a.subscriptions(inner, all), a.failing(inner, all)}
 	if wide {
 		lines = beside(width, block(left, width), block(right, width))
 	} else {
@@ -133,7 +133,13 @@ func (l *Live) Row() string {
 	}
 	return row(l.now.now().UTC().Format(time.RFC3339), humanize.Comma(l.now.Stats.Counts["synced"]),
 		humanize.Comma(l.now.waiting()), rate(r.Records), rate(r.Commits), rate(r.Requests),
-		size(int64(r.Received)), fmt.Sprintf("%.0f%%", 100*r.CPU), size(int64(r.Written)), lag, fmt.Sprint(len(l.now.Problems(l.now.Unready))))
+		size(int64(r.Received)), fmt.Sprintf("%.0f%%", 100*r.CPU), size(int64(r.Written)), lag, fmt.Sprint(l.problems()))
+}
+
+// problems returns how many problems the newest sample has.
+func (l *Live) problems() int {
+	v := l.now.Verdict(l.now.Unready)
+	return v.count()
 }
 
 func row(cells ...string) string {

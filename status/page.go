@@ -47,7 +47,7 @@ func (a *Answer) Page(unready string, v View) string {
 	inner := width - labelColumns
 	left := []part{a.repositories(), a.backfill(), a.disk(), a.backup(), a.conditions()}
 	right := []part{a.sources(inner, rowsMax), a.hostStates(), a.subscriptions(inner, rowsMax),
-		a.operations(inner, v.ASCII), a.grace(inner, rowsMax)}
+		a.operations(inner, v.ASCII), a.failing(inner, rowsMax)}
 	if wide {
 		lines = append(lines, beside(width, block(left, width), block(right, width))...)
 	} else {
@@ -80,28 +80,14 @@ func block(parts []part, columns int) (lines []line) {
 	return lines
 }
 
-// head returns the version, the phase and the problems, at most rows of them.
+// head returns the version, the phase and the verdict, at most rows of its sentences.
 func (a *Answer) head(unready string, rows int) []line {
-	problems := a.Problems(unready)
-	first := line{{console.Bold, "cistern " + a.Version}, {"", "  "}, a.phase(), {"", "  "}}
-	if len(problems) == 0 {
-		first = append(first, span{console.Green, "all is well"})
-	} else {
-		first = append(first, span{console.Red, console.Count(int64(len(problems)), "problem")})
-	}
+	v := a.Verdict(unready)
+	first := line{{console.Bold, "cistern " + a.Version}, {"", "  "}, a.phase(), {"", "  "}, v.words()}
 	if t := parse(a.Started); !t.IsZero() {
 		first = append(first, span{console.Dim, "  started " + a.ago(a.Started)})
 	}
-	lines := []line{first}
-	for i, p := range problems {
-		if i == rows {
-			more := humanize.Comma(int64(len(problems) - i))
-			lines = append(lines, line{{console.Red, "  and " + more + " more"}})
-			break
-		}
-		lines = append(lines, line{{console.Red, "! "}, {"", p}})
-	}
-	return append(lines, line{})
+	return append(append([]line{first}, v.lines(rows)...), line{})
 }
 
 // phase returns the phase, with what it waits for.

@@ -28,16 +28,14 @@ func counted(counts map[string]int64, names ...string) (all []string) {
 func (a *Answer) repositories() part {
 	c := a.Stats.Counts
 	first := humanize.Comma(c["synced"]) + " of " + humanize.Comma(c["repos"]) + " synced"
-	others := counted(c, "pending", "pending", "syncing", "syncing", "resync", "to fetch again",
-		"draining", "draining", "gone", "gone", "idle", "idle", "lacking", "to refilter")
+	others := counted(c, "pending", "pending", "syncing", "syncing", "draining", "draining",
+		"gone", "gone", "idle", "idle", "lacking", "to refilter")
 	p := part{"Repositories", []line{plain(first)}}
 	if len(others) > 0 {
 		p.lines = append(p.lines, plain(strings.Join(others, ", ")))
 	}
-	errs := counted(c, "error_ratelimited", "rate-limited", "error_transport", "unreachable",
-		"error_generic", "refused")
-	if len(errs) > 0 {
-		p.lines = append(p.lines, line{{console.Yellow, "failing: " + strings.Join(errs, ", ")}})
+	if again := a.again(); again != "" {
+		p.lines = append(p.lines, line{{console.Yellow, again}})
 	}
 	held := console.Count(c["records"], "record")
 	if a.Stats.Ephemeral {
@@ -47,9 +45,32 @@ func (a *Answer) repositories() part {
 	return p
 }
 
+// again says how many repositories wait to be fetched again, and how many of them for each kind of
+// failure. It returns "" if all of them could be fetched.
+func (a *Answer) again() string {
+	c := a.Stats.Counts
+	if c["resync"] == 0 {
+		return ""
+	}
+	text := humanize.Comma(c["resync"]) + " to fetch again"
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(c)) {
+		if kind, ok := strings.CutPrefix(name, "error_"); ok {
+			names = append(names, name, kind)
+		}
+	}
+	if kinds := counted(c, names...); len(kinds) > 0 {
+		text += ": " + strings.Join(kinds, ", ")
+	}
+	return text
+}
+
 func (a *Answer) backfill() part {
 	p := part{name: "Backfill"}
 	text := "complete"
+	if n := a.Stats.Counts["resync"]; n > 0 {
+		text = "complete but for " + humanize.Comma(n) + " to fetch again"
+	}
 	if n := a.waiting(); n > 0 {
 		text = humanize.Comma(n) + " left"
 		if d, ok := a.left(); ok {
@@ -93,20 +114,28 @@ func (a *Answer) disk() part {
 	return p
 }
 
+// backup says when the daemon made its last backup, and when a command copied the store last. A
+// command copies a checkpoint by itself: the daemon cannot know whether its backup is complete.
 func (a *Answer) backup() part {
+	p := part{"Backup", []line{{{console.Dim, "not on a schedule (--backup)"}}}}
 	for _, o := range a.Maintenance.Operations {
-		if o.Name != "backup" {
-			continue
+		switch o.Name {
+		case "backup":
+			l := plain(a.ago(o.Succeeded))
+			if o.Error != "" && o.Failures > 0 {
+				l = append(l, span{console.Red, ", failed " + a.ago(o.Ended) + ": " + o.Error})
+			} else if o.Due != "" {
+				l = append(l, span{"", ", next " + a.ago(o.Due)})
+			}
+			p.lines[0] = l
+		case "checkpoint":
+			if o.Succeeded != "" {
+				p.lines = append(p.lines, plain("'cistern backup' or 'export' began "+a.ago(o.Succeeded)),
+					line{{console.Dim, "'cistern backup ls DEST' says what is complete"}})
+			}
 		}
-		l := plain(a.ago(o.Succeeded))
-		if o.Error != "" && o.Failures > 0 {
-			l = append(l, span{console.Red, ", failed " + a.ago(o.Ended) + ": " + o.Error})
-		} else if o.Due != "" {
-			l = append(l, span{"", ", next " + a.ago(o.Due)})
-		}
-		return part{"Backup", []line{l}}
 	}
-	return part{"Backup", []line{{{console.Dim, "not on a schedule (--backup)"}}}}
+	return p
 }
 
 func (a *Answer) conditions() part {
@@ -242,8 +271,8 @@ func (a *Answer) operations(columns int, ascii bool) part {
 	return p
 }
 
-// grace returns what fails, but not long enough for an alert.
-func (a *Answer) grace(columns, rows int) part {
+// failing returns what fails, but not long enough for an alert. The notes say when it will be one.
+func (a *Answer) failing(columns, rows int) part {
 	var cells [][]span
 	n := 0
 	for _, s := range a.Alerts.Items {

@@ -257,7 +257,20 @@ func (s *backupSession) printGeneration(g backup.Generation) error {
 	}{g.Name, g})
 }
 
+// exists returns an error if the destination is a directory that does not exist.
+func (s *backupSession) exists() error {
+	if dir, ok := s.to.(*objects.Directory); ok {
+		if _, err := os.Stat(dir.String()); err != nil {
+			return fmt.Errorf("destination %s cannot be read: %w", dir, errors.Unwrap(err))
+		}
+	}
+	return nil
+}
+
 func (s *backupSession) ls(ctx context.Context) error {
+	if err := s.exists(); err != nil {
+		return err
+	}
 	all, err := backup.List(ctx, s.to)
 	if err != nil {
 		return err
@@ -285,6 +298,9 @@ func (s *backupSession) ls(ctx context.Context) error {
 }
 
 func (s *backupSession) verify(ctx context.Context) error {
+	if err := s.exists(); err != nil {
+		return err
+	}
 	all, err := backup.Select(ctx, s.to, s.generation)
 	if err != nil {
 		return err
@@ -314,6 +330,9 @@ func (s *backupSession) verify(ctx context.Context) error {
 }
 
 func (s *backupSession) restore(ctx context.Context) error {
+	if err := s.exists(); err != nil {
+		return err
+	}
 	shown := s.progress("restoring", console.Bytes())
 	var g backup.Generation
 	err := shown.During(ctx, func(ctx context.Context) (err error) {

@@ -10,6 +10,7 @@ import (
 
 	"cistern/console"
 	"cistern/ingest/firehose"
+	"cistern/store"
 
 	"github.com/dustin/go-humanize"
 	"github.com/mattn/go-runewidth"
@@ -219,7 +220,8 @@ func (s *sample) failures() (kinds []string) {
 	for _, k := range []struct {
 		n    int64
 		name string
-	}{{s.ratelimited, "rate-limited"}, {s.transport, "unreachable"}, {s.generic, "refused"}} {
+	}{{s.ratelimited, store.RateLimited.String()},
+		{s.transport, store.Transport.String()}, {s.generic, store.Generic.String()}} {
 		if k.n > 0 {
 			kinds = append(kinds, humanize.Comma(k.n)+" "+k.name)
 		}

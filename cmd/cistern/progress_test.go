@@ -34,7 +34,7 @@ func TestProgressLine(t *testing.T) {
 		}
 	}
 	full := p.line(s, 250)
-	for _, part := range []string{strings.Repeat("━", 13), "123,456,789 records", "waiting: 3.1 GiB free, 5.0 GiB needed", "100 syncing", "449,900 pending", "0/s live", "1 source down", "1m15s behind", "30 failing", "(10 rate-limited, 10 unreachable, 10 refused)"} {
+	for _, part := range []string{strings.Repeat("━", 13), "123,456,789 records", "waiting: 3.1 GiB free, 5.0 GiB needed", "100 syncing", "449,900 pending", "0/s live", "1 source down", "1m15s behind", "30 failing", "(10 ratelimited, 10 transport, 10 generic)"} {
 		if !strings.Contains(full, part) {
 			t.Errorf("%q lacks %q", full, part)
 		}

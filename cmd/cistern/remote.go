@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"cistern/client"
@@ -122,7 +123,7 @@ func unmarshalRow(line json.RawMessage, row any) error {
 
 // writeFields prints the fields of a JSON object in order, one a line. The fields of a nested
 // object are prefixed with its name.
-func writeFields(w io.Writer, prefix string, object json.RawMessage) error {
+func writeFields(w io.Writer, prefix string, object json.RawMessage, without ...string) error {
 	decoder := json.NewDecoder(bytes.NewReader(object))
 	if _, err := decoder.Token(); err != nil {
 		return err
@@ -137,8 +138,11 @@ func writeFields(w io.Writer, prefix string, object json.RawMessage) error {
 			return err
 		}
 		name := fmt.Sprint(prefix, key)
+		if slices.Contains(without, name) {
+			continue
+		}
 		if value[0] == '{' {
-			if err := writeFields(w, name+" ", value); err != nil {
+			if err := writeFields(w, name+" ", value, without...); err != nil {
 				return err
 			}
 			continue

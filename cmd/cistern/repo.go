@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"cistern/console"
 
@@ -301,7 +302,18 @@ func (s *repoSession) show(ctx context.Context) error {
 	}
 	path := "/repos/" + url.PathEscape(s.cmd.Args().First())
 	_, err := s.do(ctx, "GET", path, nil, nil, func(line json.RawMessage) error {
-		return writeFields(s.stdout, "", line)
+		var row struct {
+			Reason string
+			Error  struct{ Message string }
+		}
+		if err := unmarshalRow(line, &row); err != nil {
+			return err
+		}
+		var without []string // what the reason says already
+		if m := row.Error.Message; m != "" && strings.HasSuffix(row.Reason, m) {
+			without = append(without, "error message")
+		}
+		return writeFields(s.stdout, "", line, without...)
 	})
 	return err
 }

@@ -20,13 +20,15 @@ import (
 const statusAbout = `Show on one screen what a running daemon does, through its private
 listener at --admin, and whether it needs an operator. The exit code is
 
-  0  all is well
-  1  something needs an operator: an alert, a source that is not connected, or a
-     store that is not ready
+  0  all is well, or there are only notes (-): backfill or the crawler is paused,
+     something fails that is no alert yet, the disk reaches its reserve in a week
+  1  a problem (!) needs an operator: an alert, a source that is not connected, a
+     firehose that is paused, a daemon that is draining, suspended or not ready,
+     or a disk that reaches its reserve within a day
   2  no daemon answers, or it refuses the request
 
---json prints one line with status (ok, attention or unready), problems, and the
-answer of GET /overview as overview. --probe asks only whether the daemon is
+--json prints one line with status (ok, attention or unready), problems, notes,
+and the answer of GET /overview as overview. --probe asks only whether the daemon is
 ready, prints ready, unready or unreachable, and exits with 0 or 1.`
 
 const statusExamples = `  cistern status
@@ -78,9 +80,9 @@ func (s *statusSession) status(ctx context.Context) error {
 	if err != nil {
 		return exitError{exitUnknown, err}
 	}
-	problems := answer.Problems(unready)
+	verdict := answer.Verdict(unready)
 	if s.json {
-		err = s.printStatus(text, unready, problems)
+		err = s.printStatus(text, unready, verdict)
 	} else {
 		term := console.New(s.stdout, s.environ)
 		view := status.View{ASCII: term.ASCII(), Paint: term.Paint}
@@ -89,7 +91,7 @@ func (s *statusSession) status(ctx context.Context) error {
 		}
 		_, err = fmt.Fprint(s.stdout, answer.Page(unready, view))
 	}
-	if err == nil && len(problems) > 0 {
+	if err == nil && len(verdict.Problems) > 0 {
 		err = exitError{code: 1}
 	}
 	return err
@@ -139,19 +141,18 @@ func (s *statusSession) overview(ctx context.Context) (json.RawMessage, *status.
 }
 
 // printStatus prints the line of --json.
-func (s *statusSession) printStatus(overview json.RawMessage, unready string, problems []string) error {
+func (s *statusSession) printStatus(overview json.RawMessage, unready string, v status.Verdict) error {
 	row := struct {
 		Status   string          `json:"status"`
 		Problems []string        `json:"problems"`
+		Notes    []string        `json:"notes"`
 		Overview json.RawMessage `json:"overview"`
-	}{"ok", problems, overview}
+	}{"ok", append([]string{}, v.Problems...), append([]string{}, v.Notes...), overview}
 	switch {
 	case unready != "":
 		row.Status = "unready"
-	case len(problems) > 0:
+	case len(v.Problems) > 0:
 		row.Status = "attention"
-	default:
-		row.Problems = []string{}
 	}
 	return json.NewEncoder(s.stdout).Encode(row)
 }

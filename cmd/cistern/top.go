@@ -125,12 +125,14 @@ func (s *topSession) printRow(live *status.Live, sample *status.Sample, titles b
 			return err
 		}
 	case s.json && sample != nil:
-		problems := sample.Problems(sample.Unready)
+		verdict := sample.Verdict(sample.Unready)
 		return json.NewEncoder(s.stdout).Encode(struct {
 			Time     string       `json:"time"`
 			Rates    status.Rates `json:"per_second"`
 			Problems []string     `json:"problems"`
-		}{sample.Time, live.Rates(), append([]string{}, problems...)})
+			Notes    []string     `json:"notes"`
+		}{sample.Time, live.Rates(), append([]string{}, verdict.Problems...),
+			append([]string{}, verdict.Notes...)})
 	case s.json:
 		_, err := fmt.Fprintln(s.stderr, live.Row())
 		return err

@@ -38,8 +38,8 @@ export function show(level, words) {
 
 export function tiles(o, last) {
   const { counts, log, firehose } = o.stats;
-  const failures = kinds.filter(([kind]) => counts[`error_${kind}`])
-    .map(([kind, name]) => `${short(counts[`error_${kind}`])} ${name}`);
+  const failures = kinds.filter((kind) => counts[`error_${kind}`])
+    .map((kind) => `${short(counts[`error_${kind}`])} ${kind}`);
   say("repos", number(counts.repos));
   say("repos-note", counts.repos ? `${percent(counts.synced, counts.repos - counts.idle)} synced` : "none yet");
   say("records", number(counts.records));
@@ -104,7 +104,7 @@ export function repositories(o, choose) {
   const { counts } = o.stats;
   const rows = [
     ...states.map(([name, level, meaning]) => ({ name, level, meaning, query: `state=${name}`, n: counts[name] })),
-    ...kinds.map(([kind, name]) => ({ name, level: "bad", meaning: `failed: ${name}`,
+    ...kinds.map((kind) => ({ name: kind, level: "bad", meaning: `failed: ${kind}`,
       query: `error=${kind}`, n: counts[`error_${kind}`], below: true })),
     ...gauges.map(([gauge, meaning]) => ({ name: gauge, level: "idle", meaning, n: counts[gauge], below: true })),
   ];

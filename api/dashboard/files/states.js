@@ -10,9 +10,7 @@ export const states = [
   ["idle", "idle", "not followed"],
 ];
 
-// kinds are the kinds of failures of repositories in state resync.
-export const kinds = [
-  ["ratelimited", "rate-limited"], ["transport", "unreachable"], ["generic", "refused"],
-];
+// kinds are the kinds of failures of repositories in state resync, as store.ErrorKind names them.
+export const kinds = ["ratelimited", "transport", "generic"];
 
 export const levelOf = Object.fromEntries(states.map(([name, level]) => [name, level]));

@@ -21,8 +21,8 @@ function judge({ level, text: words }) {
 }
 
 function tiles({ repositories: r, records, backfill: b, firehose: f }) {
-  const failures = kinds.filter(([kind]) => r[`error_${kind}`])
-    .map(([kind, name]) => `${short(r[`error_${kind}`])} ${name}`);
+  const failures = kinds.filter((kind) => r[`error_${kind}`])
+    .map((kind) => `${short(r[`error_${kind}`])} ${kind}`);
   say("repos", number(r.total));
   say("repos-note", r.total ? `${percent(r.synced, r.total - r.idle)} synced` : "none yet");
   say("records", number(records));
@@ -58,7 +58,7 @@ function problems(s) {
 function repositories({ repositories: r }) {
   const rows = [
     ...states.map(([name, level, meaning]) => ({ name, level, meaning, n: r[name] })),
-    ...kinds.map(([kind, name]) => ({ name, level: "bad", meaning: `failed: ${name}`, n: r[`error_${kind}`], below: true })),
+    ...kinds.map((kind) => ({ name: kind, level: "bad", meaning: `failed: ${kind}`, n: r[`error_${kind}`], below: true })),
   ];
   const share = bar((row) => row.n / (r.total || 1));
   fill(at("states"), rows, (row) => row.name, [
