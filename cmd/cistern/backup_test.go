@@ -62,11 +62,20 @@ func TestBackupCommands(t *testing.T) {
 	environ := bucket(t)
 	for _, at := range []string{filepath.Join(t.TempDir(), "backups"), "s3://backups/cistern"} {
 		data := filepath.Join(t.TempDir(), "restored")
+		missing := filepath.Join(t.TempDir(), "missing")
+		if filepath.IsAbs(at) {
+			if err := os.Mkdir(at, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for _, step := range []struct {
 			args  []string
 			want  []string // in the output
 			fails string   // in the error
 		}{
+			{[]string{"backup", "ls", missing}, nil, missing + " cannot be read: no such file or directory"},
+			{[]string{"backup", "verify", missing}, nil, missing + " cannot be read"},
+			{[]string{"restore", missing, "--data", data}, nil, missing + " cannot be read"},
 			{[]string{"backup", "ls", at}, []string{"no backups"}, ""},
 			{[]string{"backup", "verify", at}, nil, "has no complete backup"},
 			{[]string{"restore", at, "--data", data}, nil, "has no complete backup"},
