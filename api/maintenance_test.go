@@ -3,6 +3,8 @@ package api_test
 import (
 	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"cistern/api"
+	"cistern/logbook"
 	"cistern/maintain"
 )
 
@@ -22,6 +25,21 @@ func (rowless) Save(maintain.Row) error       { return nil }
 
 // operated returns a world with a coordinator that runs: long runs until its context ends or next
 // gets what it returns, and bad fails.
+// readURL returns the body of an answer.
+func readURL(t *testing.T, url string) string {
+	t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
 func operated(t *testing.T) (w *world, begun chan struct{}, next chan error) {
 	begun, next = make(chan struct{}, 10), make(chan error)
 	c, err := maintain.New(maintain.Options{Keeper: rowless{}, Operations: []maintain.Operation{
@@ -49,7 +67,8 @@ func operated(t *testing.T) (w *world, begun chan struct{}, next chan error) {
 		}
 	})
 	t.Cleanup(func() { stop(); run.Wait() })
-	return newWorld(t, api.Options{Maintenance: c}), begun, next
+	book := logbook.New()
+	return newWorld(t, api.Options{Maintenance: c, Journal: book, Logger: slog.New(book.Handler(slog.DiscardHandler))}), begun, next
 }
 
 type operation struct {
@@ -137,6 +156,9 @@ func TestMaintenance(t *testing.T) {
 	do("POST", "bad?wait=true", http.StatusInternalServerError, "OperationFailed")
 	if o := w.operation(t, "bad"); o.Error != "it is bad" || o.Failures == 0 || o.Due == "" {
 		t.Errorf("failed: %+v", o)
+	}
+	if text := readURL(t, w.admin.URL+"/overview"); !strings.Contains(text, "it is bad") || strings.Contains(text, "internal error") {
+		t.Errorf("an operation that failed is an internal error: %s", text)
 	}
 
 	var waits sync.WaitGroup

@@ -88,6 +88,13 @@ func TestDirectoryAlert(t *testing.T) {
 			if (exitError{code: 1}) != err || !strings.Contains(out, "! alert: directory "+n.PLC()) {
 				t.Errorf("status: %v\n%s", err, out)
 			}
+			x.await(t, "the error of an account, once", func() error {
+				out, err := x.command(t.Context(), nil, "repo", "show", n.DIDs()[0])
+				if err != nil || strings.Count(out, "resolve "+n.DIDs()[0]) != 1 || !strings.Contains(out, "transport") {
+					return fmt.Errorf("%w: %s", err, out)
+				}
+				return nil
+			})
 			back()
 			x.awaitAlerts(t, "the end of the alert")
 			x.await(t, "the accounts to be fetched", func() error {
