@@ -25,9 +25,15 @@ export SOURCE_DATE_EPOCH VERSION ARCH
 
 rm -rf dist
 mkdir -p dist/source dist/image/data
-# The manual page is the same for every platform.
-go run ./cmd/cistern man | gzip -9n >dist/cistern.1.gz
-touch -d "@$SOURCE_DATE_EPOCH" dist/cistern.1.gz
+# The manual page, with the version and the date of the commit, and the scripts of shells are the same
+# for every platform.
+CGO_ENABLED=0 go build -trimpath -buildvcs=true -o dist/cistern ./cmd/cistern
+dist/cistern man | gzip -9n >dist/cistern.1.gz
+for shell in bash zsh fish; do
+  dist/cistern completion "$shell" >"dist/completion.$shell"
+done
+rm dist/cistern
+touch -d "@$SOURCE_DATE_EPOCH" dist/cistern.1.gz dist/completion.*
 # The files that go with the binary have the time of the commit.
 git -c tar.umask=022 archive HEAD LICENSE README.md CHANGELOG.md BENCHMARKS.md docs packaging | tar -x -C dist/source
 for ARCH in ${ARCHS:-amd64 arm64}; do

@@ -38,6 +38,23 @@ package --install "$package"
 grep -q '^cistern:' "$root/etc/passwd" || fail "the user cistern was not made"
 grep -q 'systemctl enable --now cistern' "$work/out" || fail "the package does not say how to go on: $(cat "$work/out")"
 
+echo "checking the manual page and the completion of shells"
+zcat "$root/usr/share/man/man1/cistern.1.gz" >"$work/cistern.1"
+grep -qE '^\.TH CISTERN 1 "[0-9]{4}(\\-[0-9]{2}){2}" "cistern v[0-9]' "$work/cistern.1" ||
+  fail "the manual page has no date and version: $(head -n 1 "$work/cistern.1")"
+completes() { # completes SHELL COMMAND...: the command prints what the shell completes of "cistern stat"
+  command -v "$1" >/dev/null || { [ "$1" != bash ] && echo "$1 is not installed: not checked" && return; }
+  local got
+  got=$(PATH=$root/usr/bin:$PATH "$@" 2>"$work/out") || fail "$1: $(cat "$work/out")"
+  [[ $got == *status* && $got != *backup* ]] || fail "$1 completes 'cistern stat' with: $got"
+}
+completes bash --norc -c ". '$root/usr/share/bash-completion/completions/cistern'
+  COMP_WORDS=(cistern stat) COMP_CWORD=1; __cistern_bash_autocomplete; echo \"\${COMPREPLY[@]}\""
+completes fish --no-config -c ". '$root/usr/share/fish/vendor_completions.d/cistern.fish'; complete -C 'cistern stat'"
+zsh=$root/usr/share/zsh/vendor-completions/_cistern
+[ "$(head -n 1 "$zsh")" = "#compdef cistern" ] || fail "zsh would not load $zsh"
+! command -v zsh >/dev/null || zsh -n "$zsh" || fail "zsh does not understand $zsh"
+
 echo "checking the unit"
 sed "s,^ExecStart=/,ExecStart=$root/," "$root/usr/lib/systemd/system/cistern.service" >"$work/cistern.service"
 systemd-analyze --man=no verify "$work/cistern.service" 2>"$work/verify" || fail "the unit: $(cat "$work/verify")"

@@ -162,6 +162,20 @@ func version() string {
 	return v
 }
 
+// buildSetting returns a setting of the build of this binary, "" if it is unknown.
+func buildSetting(key string) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == key {
+			return s.Value
+		}
+	}
+	return ""
+}
+
 func noArguments(cmd *cli.Command) error {
 	if cmd.NArg() > 0 {
 		return fmt.Errorf("%s takes no arguments, got %q", subject(cmd), cmd.Args().First())

@@ -13,9 +13,19 @@ const completionAbout = `Print a script that has a shell complete the commands a
   bash        source <(cistern completion bash)
   zsh         source <(cistern completion zsh)
   fish        cistern completion fish | source
-  PowerShell  cistern completion pwsh | Out-String | Invoke-Expression`
+  PowerShell  cistern completion pwsh | Out-String | Invoke-Expression
+
+In bash it works with and without the package bash-completion, and in zsh after
+compinit. The Debian package installs the scripts for bash (where bash-completion
+loads them), zsh and fish.`
 
 const completionExamples = `  cistern completion bash > /usr/share/bash-completion/completions/cistern
+`
+
+// bashWords defines what the script for bash needs of the package bash-completion, where that is not
+// installed: the words are then those that bash has split, which suffices for commands and options.
+const bashWords = `declare -F _get_comp_words_by_ref >/dev/null || _get_comp_words_by_ref() { :; }
+
 `
 
 // shells are the arguments of completion.
@@ -38,6 +48,11 @@ func (a *app) completionCommand() *cli.Command {
 			Action: func(ctx context.Context, cmd *cli.Command) error {
 				if err := noArguments(cmd); err != nil {
 					return err
+				}
+				if shell == "bash" {
+					if _, err := fmt.Fprint(a.stdout, bashWords); err != nil {
+						return err
+					}
 				}
 				// The library has the scripts, for programs that leave the command to it.
 				scripts := &cli.Command{Name: "cistern", EnableShellCompletion: true, Writer: a.stdout,

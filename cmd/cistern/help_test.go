@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +27,10 @@ func printedBy(t *testing.T, args ...string) string {
 func TestManual(t *testing.T) {
 	t.Parallel()
 	page := printedBy(t, "man")
+	var dated bytes.Buffer
+	if err := writeManual(&dated, &cli.Command{Version: "v1.2.3"}, "2026-12-01T12:00:00Z"); err != nil || !strings.HasPrefix(dated.String(), `.TH CISTERN 1 "2026\-12\-01" "cistern v1.2.3" "Cistern"`+"\n") {
+		t.Errorf("%v\n%.100s", err, &dated)
+	}
 	var visit func(path string, cmd *cli.Command)
 	visit = func(path string, cmd *cli.Command) {
 		if !strings.Contains(page, ".SS "+roff(path)+"\n") {
@@ -99,5 +105,50 @@ func TestCompletion(t *testing.T) {
 	}
 	if !slices.Contains(strings.Split(printedBy(t, "--help"), "\n"), "  completion    print a script that completes commands in a shell") {
 		t.Error("the help page does not name completion")
+	}
+}
+
+// TestCompletionDriven: the shells that are installed complete a command: bash and zsh when
+// their tab key is pressed, fish by its command that does the same. bash does it without the package bash-completion.
+func TestCompletionDriven(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(self, filepath.Join(dir, "cistern")); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ shell, starts, source string }{
+		{"bash", "bash --norc --noprofile -i", "PS1='ready> '; source <(cistern completion bash)"},
+		{"zsh", "zsh -f -i", "PS1='ready> '; autoload -Uz compinit; compinit -u -D; source <(cistern completion zsh)"},
+	} {
+		if _, err := exec.LookPath(row.shell); err != nil {
+			if row.shell == "bash" {
+				t.Fatal(err)
+			}
+			t.Logf("%s is not installed", row.shell)
+			continue
+		}
+		// Each in a shell of its own: what is typed while a completion runs may interrupt it.
+		for typed, completed := range map[string]string{"cistern stat": "cistern status"} {
+			x := newTerminal(t, 120, 20, row.starts, "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir)
+			x.tmux("send-keys", row.source+"; clear; echo be''gin", "Enter")
+			x.await("begin")
+			x.tmux("send-keys", typed)
+			x.await(typed)
+			x.tmux("send-keys", "Tab")
+			x.await(completed)
+		}
+	}
+	if _, err := exec.LookPath("fish"); err != nil {
+		t.Skip("fish is not installed")
+	}
+	fish := exec.Command("fish", "--no-config", "-c", "cistern completion fish | source; complete -C 'cistern stat'; complete -C 'cistern top --ev'")
+	fish.Env = append(os.Environ(), childAsShips, "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir)
+	out, err := fish.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "status\t") || !strings.Contains(string(out), "\n--every\t") {
+		t.Errorf("fish completes: %v\n%s", err, out)
 	}
 }

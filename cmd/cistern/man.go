@@ -27,15 +27,18 @@ func (a *app) manCommand() *cli.Command {
 				return err
 			}
 			// The tree of this run has parts that the library added.
-			return writeManual(a.stdout, a.commands())
+			return writeManual(a.stdout, a.commands(), buildSetting("vcs.time"))
 		},
 	}
 }
 
-// writeManual writes the manual page of a tree of commands in the macros man.
-func writeManual(w io.Writer, root *cli.Command) error {
+// writeManual writes the manual page of a tree of commands in the macros man. committed is when its
+// source was committed, in RFC 3339, "" if that is unknown.
+func writeManual(w io.Writer, root *cli.Command, committed string) error {
 	var b bytes.Buffer
-	b.WriteString(".TH CISTERN 1 \"\" \"\" \"Cistern\"\n.SH NAME\ncistern \\- " +
+	date, _, _ := strings.Cut(committed, "T")
+	fmt.Fprintf(&b, ".TH CISTERN 1 \"%s\" \"cistern %s\" \"Cistern\"\n", roff(date), roff(root.Version))
+	b.WriteString(".SH NAME\ncistern \\- " +
 		"verified, queryable copy of AT Protocol repositories\n.SH SYNOPSIS\n.B " +
 		roff(root.UsageText) + "\n.SH DESCRIPTION\n")
 	paragraph(&b, root.Description)
