@@ -44,7 +44,7 @@ func later(t *testing.T, name string, seconds int) *status.Sample {
 
 func TestParseCounters(t *testing.T) {
 	t.Parallel()
-	want := status.Counters{Requests: 42, Commits: 1e6, Received: 1024}
+	want := status.Counters{Requests: 42, Commits: 1e6, Received: 1024, CPU: 7.5, Memory: 300 << 20, Read: 4 << 10, Written: 8 << 10}
 	if diff := cmp.Diff(want, status.ParseCounters(metrics)); diff != "" {
 		t.Error(diff)
 	}
@@ -54,7 +54,7 @@ func TestParseCounters(t *testing.T) {
 func TestRates(t *testing.T) {
 	t.Parallel()
 	first, second := later(t, "well", 0), later(t, "well", 4)
-	want := status.Rates{Records: 100, Commits: 2.5, Requests: 3, Received: 2048}
+	want := status.Rates{Records: 100, Commits: 2.5, Requests: 3, Received: 2048, CPU: 0.42, Read: 1024, Written: 3 << 20}
 	if diff := cmp.Diff(want, second.RatesSince(first)); diff != "" {
 		t.Error(diff)
 	}
