@@ -47,7 +47,7 @@ func (a *app) run(ctx context.Context, args []string) error {
 		return a.complete(root, args[:n-1])
 	}
 	if err := checkCommands(root, args); err != nil {
-		return err
+		return usageError(err)
 	}
 	prepare(root, args)
 	return root.Run(ctx, append([]string{"cistern"}, args...))
@@ -79,7 +79,8 @@ func prepare(cmd *cli.Command, args []string) {
 	cmd.CustomRootCommandHelpTemplate = cmd.CustomHelpTemplate
 	cmd.DisableSliceFlagSeparator = true
 	cmd.OnUsageError = func(_ context.Context, cmd *cli.Command, err error, _ bool) error {
-		return fmt.Errorf("%w%s (see: %s --help)", err, suggestFlag(cmd, args), cmd.FullName())
+		return usageError(fmt.Errorf("%w%s (see: %s --help)", err, suggestFlag(cmd, args),
+			cmd.FullName()))
 	}
 	for _, sub := range cmd.Commands {
 		prepare(sub, args)
@@ -178,7 +179,7 @@ func buildSetting(key string) string {
 
 func noArguments(cmd *cli.Command) error {
 	if cmd.NArg() > 0 {
-		return fmt.Errorf("%s takes no arguments, got %q", subject(cmd), cmd.Args().First())
+		return usageError(fmt.Errorf("%s takes no arguments, got %q", subject(cmd), cmd.Args().First()))
 	}
 	return nil
 }

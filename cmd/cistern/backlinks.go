@@ -22,7 +22,8 @@ func openBacklinks(d *daemon) (b backlinks, err error) {
 		return b, nil
 	}
 	if d.store.Ephemeral() {
-		return b, errors.New("--backlinks needs records: the store keeps events only (--ephemeral)")
+		return b, usageError(errors.New("--backlinks needs records: the store keeps events only " +
+			"(--ephemeral)"))
 	}
 	dir := filepath.Join(d.cfg.Data, linksDir)
 	b.index, err = linkindex.Open(linkindex.Options{Store: d.store, Dir: dir, Gate: &d.gates.links,

@@ -334,7 +334,11 @@ func (d *daemon) openStore() (err error) {
 	if d.cfg.ReadOnly {
 		o.MustExist = true
 	}
-	if d.store, err = store.Open(o); err != nil {
+	d.store, err = store.Open(o)
+	switch {
+	case errors.Is(err, store.ErrMode):
+		return usageError(err)
+	case err != nil:
 		return err
 	}
 	if d.store.Ephemeral() {

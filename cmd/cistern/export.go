@@ -198,7 +198,8 @@ func newExports(d *daemon) (*dump.Maker, error) {
 		return nil, nil
 	}
 	if d.store.Ephemeral() {
-		return nil, errors.New("--export needs records, and this store keeps events only (--ephemeral)")
+		return nil, usageError(errors.New("--export needs records, and this store keeps events only " +
+			"(--ephemeral)"))
 	}
 	format, err := dump.ParseFormat(d.cfg.ExportFormat)
 	if err != nil {

@@ -61,7 +61,7 @@ func TestManual(t *testing.T) {
 	if err := man.Run(); err != nil || complaints.Len() > 0 {
 		t.Errorf("man: %v\n%s", err, &complaints)
 	}
-	for _, want := range []string{"cistern backup verify", "--disk-reserve SIZE|PERCENT", "EXIT STATUS", "CISTERN_ADMIN, CISTERN_ADMIN_TOKEN", "Ctrl-C, SIGINT", "AWS_ACCESS_KEY_ID", "NO_COLOR", "130", "cistern status --probe || systemctl restart cistern"} {
+	for _, want := range []string{"cistern backup verify", "--disk-reserve SIZE|PERCENT", "EXIT STATUS", "CISTERN_ADMIN, CISTERN_ADMIN_TOKEN", "Ctrl-C, SIGINT", "AWS_ACCESS_KEY_ID", "NO_COLOR", "64 ", "130", "cistern status --probe || systemctl restart cistern"} {
 		if !strings.Contains(shown.String(), want) {
 			t.Errorf("the formatted manual lacks %q", want)
 		}

@@ -142,12 +142,12 @@ func askHost(method, part string) func(*hostSession, context.Context) error {
 // restrict sets the limits of a host, which have the form that --host-limit has.
 func (s *hostSession) restrict(ctx context.Context) error {
 	if s.cmd.NArg() != 2 {
-		return fmt.Errorf("%s has %d arguments, want HOST %s, such as pds.example.com 2:4",
-			subject(s.cmd), s.cmd.NArg(), pace.OverrideForm)
+		return usageError(fmt.Errorf("%s has %d arguments, want HOST %s, such as pds.example.com 2:4",
+			subject(s.cmd), s.cmd.NArg(), pace.OverrideForm))
 	}
 	limits, err := pace.ParseOverride(s.cmd.Args().Get(1))
 	if err != nil {
-		return fmt.Errorf("limits %q: %w", s.cmd.Args().Get(1), err)
+		return usageError(fmt.Errorf("limits %q: %w", s.cmd.Args().Get(1), err))
 	}
 	return s.ask(ctx, "PUT", "/limits", limits)
 }
@@ -158,7 +158,7 @@ func (s *hostSession) ask(ctx context.Context, method, part string, body any) er
 	if body != nil {
 		rows = append(rows, body)
 	} else if s.cmd.NArg() != 1 {
-		return fmt.Errorf("%s needs one HOST, such as pds.example.com", subject(s.cmd))
+		return usageError(fmt.Errorf("%s needs one HOST, such as pds.example.com", subject(s.cmd)))
 	}
 	path := "/hosts/" + url.PathEscape(s.cmd.Args().First()) + part
 	_, err := s.do(ctx, method, path, nil, rows, func(line json.RawMessage) error {

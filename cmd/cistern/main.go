@@ -21,6 +21,22 @@ type exitError struct {
 	error // nil: the command has printed all there is to say
 }
 
+// Unwrap returns the error without its exit code.
+func (e exitError) Unwrap() error { return e.error }
+
+// exitUsage is the exit code of a wrong command line or variable, EX_USAGE of sysexits.h. It is not
+// 2, which is the exit code of a Go process that panics: systemd restarts a daemon that panicked,
+// and does not restart one whose options are wrong.
+const exitUsage = 64
+
+// usageError returns err with the exit code of a wrong command line, nil if err is nil.
+func usageError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return exitError{exitUsage, err}
+}
+
 // exitCode returns the exit code of a command that ended with err, and prints err.
 func exitCode(err error, stderr io.Writer) int {
 	if err == nil {
@@ -28,7 +44,10 @@ func exitCode(err error, stderr io.Writer) int {
 	}
 	code, told := 1, err
 	if exit, ok := errors.AsType[exitError](err); ok {
-		code, told = exit.code, exit.error
+		code = exit.code
+		if exit.error == nil {
+			told = nil
+		}
 	}
 	if told != nil {
 		fmt.Fprintln(stderr, "cistern:", told)

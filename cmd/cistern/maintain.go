@@ -182,7 +182,8 @@ func (o *operationRow) progress() string {
 func (s *maintainSession) run(ctx context.Context) error {
 	name := s.cmd.Args().First()
 	if s.cmd.NArg() != 1 || name == "" {
-		return fmt.Errorf("%s has %d arguments, want OPERATION", subject(s.cmd), s.cmd.NArg())
+		return usageError(fmt.Errorf("%s has %d arguments, want OPERATION", subject(s.cmd),
+			s.cmd.NArg()))
 	}
 	if s.noWait {
 		return s.request(ctx, s.client, "POST", name, nil)
@@ -235,7 +236,7 @@ func (o *operationRow) work() console.Work {
 func (s *maintainSession) cancel(ctx context.Context) error {
 	names := s.cmd.Args().Slice()
 	if len(names) == 0 {
-		return errors.New(subject(s.cmd) + " needs the name of an OPERATION")
+		return usageError(errors.New(subject(s.cmd) + " needs the name of an OPERATION"))
 	}
 	for _, name := range names {
 		if err := s.request(ctx, s.client, "DELETE", name, nil); err != nil {

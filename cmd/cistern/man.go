@@ -78,6 +78,9 @@ func manExitCodes() [][2]string {
 			"the daemon is not ready. cistern check and backup verify: something differs."},
 		{strconv.Itoa(exitUnknown), "cistern status, and cistern top where there is no terminal: no daemon " +
 			"answers the first request, or it refuses it."},
+		{strconv.Itoa(exitUsage), "The command line, or a variable of an option, is wrong, and nothing was done: an " +
+			"unknown command or option, a value that is refused, options that exclude each other, or options " +
+			"that do not fit the store."},
 		{strconv.Itoa(exitInterrupted), "A second SIGINT or SIGTERM ended the command at once."},
 	}
 }

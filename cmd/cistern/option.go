@@ -84,16 +84,16 @@ func (o option) split(value string) []string {
 	return values
 }
 
-// mistakes joins errs into one error that lists them.
+// mistakes joins the mistakes of a command line into one error that lists them.
 func mistakes(errs []error) error {
 	if len(errs) < 2 {
-		return errors.Join(errs...)
+		return usageError(errors.Join(errs...))
 	}
 	var lines strings.Builder
 	for _, err := range errs {
 		fmt.Fprintf(&lines, "\n  %s", err)
 	}
-	return fmt.Errorf("%d mistakes:%s", len(errs), &lines)
+	return usageError(fmt.Errorf("%d mistakes:%s", len(errs), &lines))
 }
 
 // readEnviron returns the variables of the daemon's options, and an error for each CISTERN_*

@@ -146,7 +146,7 @@ func (s *repoSession) resync(ctx context.Context) error {
 		return s.change(ctx, "POST", "/repos/resync", nil)
 	}
 	if s.cmd.NArg() > 0 || s.file != "" {
-		return errors.New("give either DIDs or --state, not both")
+		return usageError(errors.New("give either DIDs or --state, not both"))
 	}
 	var dids []string
 	_, err := s.pages(ctx, url.Values{"state": {s.state}}, 0, func(line json.RawMessage) error {
@@ -168,7 +168,7 @@ func (s *repoSession) change(ctx context.Context, method, path string, query url
 		return err
 	}
 	if len(dids) == 0 {
-		return fmt.Errorf("%s needs DIDs, as arguments or from a file with -f", subject(s.cmd))
+		return usageError(fmt.Errorf("%s needs DIDs, as arguments or from a file with -f", subject(s.cmd)))
 	}
 	return s.send(ctx, method, path, query, dids)
 }
@@ -298,7 +298,7 @@ func (s *repoSession) pages(ctx context.Context, query url.Values, limit int,
 
 func (s *repoSession) show(ctx context.Context) error {
 	if s.cmd.NArg() != 1 {
-		return fmt.Errorf("%s needs one DID", subject(s.cmd))
+		return usageError(fmt.Errorf("%s needs one DID", subject(s.cmd)))
 	}
 	path := "/repos/" + url.PathEscape(s.cmd.Args().First())
 	_, err := s.do(ctx, "GET", path, nil, nil, func(line json.RawMessage) error {

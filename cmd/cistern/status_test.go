@@ -87,7 +87,7 @@ func TestStatusExitCodes(t *testing.T) {
 		{"a probe needs no token", "status --probe", &stubDaemon{overview: "troubled", token: "secret"}, 0, "ready\n", ""},
 		{"a probe of a failed store", "status --probe", &stubDaemon{unready: true}, 1, "unready\n", ""},
 		{"a probe without a daemon", "status --probe", nil, 1, "unreachable\n", ""},
-		{"an argument", "status now", &stubDaemon{overview: "well"}, 1, "", "takes no arguments"},
+		{"an argument", "status now", &stubDaemon{overview: "well"}, 64, "", "takes no arguments"},
 	} {
 		admin := nothing
 		if row.stub != nil {

@@ -255,7 +255,7 @@ func (s *subscriptionSession) add(ctx context.Context) error {
 			"where it is, and replay moves it")
 	}
 	if err != nil {
-		return err
+		return usageError(err)
 	}
 	former, err := s.find(ctx, name)
 	switch {
@@ -326,7 +326,7 @@ func (s *subscriptionSession) moved(verb string) func(json.RawMessage, *subscrip
 func (s *subscriptionSession) rm(ctx context.Context) error {
 	names := s.cmd.Args().Slice()
 	if len(names) == 0 {
-		return fmt.Errorf("%s needs the NAME of a subscription", subject(s.cmd))
+		return usageError(fmt.Errorf("%s needs the NAME of a subscription", subject(s.cmd)))
 	}
 	for _, name := range names {
 		print := func(_ json.RawMessage, r *subscriptionRow) error {
@@ -348,8 +348,8 @@ func (s *subscriptionSession) name(more string) (string, error) {
 		want = append(want, more)
 	}
 	if s.cmd.NArg() != len(want) || s.cmd.Args().First() == "" {
-		return "", fmt.Errorf("%s has %d arguments, want %s", subject(s.cmd), s.cmd.NArg(),
-			strings.Join(want, " "))
+		return "", usageError(fmt.Errorf("%s has %d arguments, want %s", subject(s.cmd), s.cmd.NArg(),
+			strings.Join(want, " ")))
 	}
 	return url.PathEscape(s.cmd.Args().First()), nil
 }

@@ -93,7 +93,7 @@ func (s *subscriptionSession) wantedWebhook(former *webhookRow) (*webhookPut, er
 	changes := o.events != 0 || o.requests != 0 || o.secrets != ""
 	switch {
 	case o.url == noWebhook && changes:
-		return nil, errors.New("give either --webhook none or other options of a webhook")
+		return nil, usageError(errors.New("give either --webhook none or other options of a webhook"))
 	case o.url == noWebhook && former == nil:
 		return nil, errors.New("--webhook none: there is no webhook to remove")
 	case o.url == noWebhook:
@@ -126,8 +126,8 @@ func (s *subscriptionSession) secrets() ([]string, error) {
 func (s *subscriptionSession) rotate(ctx context.Context) error {
 	name, err := s.name("")
 	if err == nil && s.hook.secrets == "" {
-		err = fmt.Errorf("%s needs the secrets, the newest first, with --webhook-secrets FILE; - "+
-			"is standard input", subject(s.cmd))
+		err = usageError(fmt.Errorf("%s needs the secrets, the newest first, with --webhook-secrets FILE; "+
+			"- is standard input", subject(s.cmd)))
 	}
 	if err != nil {
 		return err
