@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -116,8 +117,9 @@ func TestCompletionDriven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	if err := os.Symlink(self, filepath.Join(dir, "cistern")); err != nil {
+	home := t.TempDir()
+	dir := filepath.Join(home, "bin")
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.Symlink(self, filepath.Join(dir, "cistern"))); err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct{ shell, starts, source string }{
@@ -132,21 +134,24 @@ func TestCompletionDriven(t *testing.T) {
 			continue
 		}
 		// Each in a shell of its own: what is typed while a completion runs may interrupt it.
-		for typed, completed := range map[string]string{"cistern stat": "cistern status"} {
-			x := newTerminal(t, 120, 20, row.starts, "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir)
-			x.tmux("send-keys", row.source+"; clear; echo be''gin", "Enter")
+		for typed, completed := range map[string]string{"cistern stat": "cistern status ", "cistern top --ev": "cistern top --every "} {
+			// tmux ignores a PATH of -e, and gives its own to the shell. HOME has no file that a shell would complete.
+			x := newTerminal(t, 120, 20, "cd; PATH=$HOME/bin:$PATH "+row.starts, "HOME="+home, "HISTFILE=/dev/null")
+			x.tmux("send-keys", row.source+" && clear && echo be''gin", "Enter")
 			x.await("begin")
 			x.tmux("send-keys", typed)
 			x.await(typed)
 			x.tmux("send-keys", "Tab")
-			x.await(completed)
+			x.await(strings.TrimSpace(completed))
+			x.tmux("send-keys", "x") // behind the space that ends a completion
+			x.await(completed + "x")
 		}
 	}
 	if _, err := exec.LookPath("fish"); err != nil {
 		t.Skip("fish is not installed")
 	}
 	fish := exec.Command("fish", "--no-config", "-c", "cistern completion fish | source; complete -C 'cistern stat'; complete -C 'cistern top --ev'")
-	fish.Env = append(os.Environ(), childAsShips, "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir)
+	fish.Env = append(os.Environ(), childAsShips, "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+home)
 	out, err := fish.CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "status\t") || !strings.Contains(string(out), "\n--every\t") {
 		t.Errorf("fish completes: %v\n%s", err, out)
