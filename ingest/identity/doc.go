@@ -10,7 +10,7 @@
 //  1. An Identity names exactly the DID that was asked for, with a PDS origin and a parsed key; a
 //     document that lacks one of them is an error, never a half-filled Identity.
 //  2. ErrNotFound is returned only on an answer: every directory answered 404, or one 410. If a
-//     directory does not answer, the failure is transient.
+//     directory does not answer, or with an HTML page, the failure is transient.
 //  3. Unless AllowPrivate is set, no connection reaches an address that is not public, or that an
 //     interface of this machine has. The check runs on the resolved address when the socket is
 //     made, so names, redirects and rebinding cannot evade it. No proxy is taken from the
@@ -24,6 +24,8 @@
 //     invariant 4.
 //  8. KeysAt believes the PLC directory, as Resolve does, and ignores nullified operations. A key
 //     that was rotated out is never valid for a time that is minutes later.
+//  9. A PLC directory that gives no answer about a DID is a fault from the first such request until
+//     its next answer, which comes within ProbeEvery after it works again.
 //
 // # Concurrency
 //

@@ -1,11 +1,13 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -70,8 +72,7 @@ func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, l
 	for _, base := range bases {
 		// Each directory gets a share of the lookup's time, so that a silent one leaves time for
 		// the next.
-		within := d.opts.Timeout / time.Duration(len(bases))
-		body, err := d.ask(ctx, within, base, did.String()+path, limit)
+		body, err := d.ask(ctx, d.share(len(bases)), base, did.String(), path, limit)
 		switch {
 		case err == nil:
 			return body, nil
@@ -102,10 +103,21 @@ func (d *Directory) limited(ctx context.Context) (context.Context, context.Cance
 	return context.WithTimeoutCause(ctx, d.opts.Timeout, errNoTime)
 }
 
-// ask gets a resource from one PLC directory, and notes whether the directory answered.
-func (d *Directory) ask(ctx context.Context, within time.Duration, base, path string, limit int64) ([]byte, error) {
-	body, err := d.get(ctx, within, base+"/"+path, limit)
+// share returns the time that a lookup gives to each of the directories that it asks.
+func (d *Directory) share(directories int) time.Duration {
+	return d.opts.Timeout / time.Duration(max(1, directories))
+}
+
+// ask gets the resource at a path below a DID from one PLC directory, and notes whether the directory
+// gave an answer about the DID.
+func (d *Directory) ask(ctx context.Context, within time.Duration, base, did, path string, limit int64) ([]byte, error) {
+	body, err := d.get(ctx, within, base+"/"+did+path, limit)
+	if page, ok := errors.AsType[*missingPage](err); ok {
+		err = errors.New(page.page) // not ErrNotFound
+	}
 	switch later, limited := errors.AsType[*retryLater](err); {
+	case err == nil && !bytes.Contains(body, []byte(did)):
+		d.plc.failed(base, errors.New("HTTP 200 with JSON that is not about the DID"))
 	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrInvalid):
 		d.plc.answered(base)
 	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errNoTime):
@@ -174,6 +186,33 @@ func (e *notJSON) Error() string {
 	return fmt.Sprintf("HTTP 200 from %s with content type %.80q is not JSON", e.host, e.contentType)
 }
 
+// missingPage is an answer with status 404 or 410 that is an HTML page: of a proxy, of a wrong path or
+// of an abandoned domain. A did:web does not exist then, but a PLC directory answers in JSON.
+type missingPage struct {
+	error        // what the status means
+	page  string // what is in its place
+}
+
+func (e *missingPage) Unwrap() error { return e.error }
+
+// missing returns the error of an answer with status 404 or 410.
+func missing(resp *http.Response, host string) error {
+	err := ErrGone
+	if resp.StatusCode == http.StatusNotFound {
+		err = fmt.Errorf("HTTP 404 from %s: %w", host, ErrNotFound)
+	}
+	if isPage(resp) {
+		return &missingPage{err, fmt.Sprintf("HTTP %d from %s is a page and not about the DID", resp.StatusCode, host)}
+	}
+	return err
+}
+
+// isPage reports whether an answer is an HTML page.
+func isPage(resp *http.Response) bool {
+	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return media == "text/html"
+}
+
 // get fetches JSON, bounded in size and time. Errors state what came instead.
 func (d *Directory) get(ctx context.Context, within time.Duration, url string, limit int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
@@ -198,14 +237,12 @@ func (d *Directory) get(ctx context.Context, within time.Duration, url string, l
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
 			return nil, fmt.Errorf("no complete answer from %s within %s: %w", host, within, err)
-		case err == nil && !json.Valid(body):
+		case isPage(resp), err == nil && !json.Valid(body):
 			return nil, &notJSON{host, resp.Header.Get("Content-Type")}
 		}
 		return body, err
-	case http.StatusNotFound:
-		return nil, fmt.Errorf("HTTP 404 from %s: %w", host, ErrNotFound)
-	case http.StatusGone:
-		return nil, ErrGone
+	case http.StatusNotFound, http.StatusGone:
+		return nil, missing(resp, host)
 	case http.StatusTooManyRequests:
 		return nil, &retryLater{retryAfter(resp.Header, d.opts.Now()), host}
 	}

@@ -24,12 +24,15 @@ func (d *Directory) Run(ctx context.Context) error {
 	return nil
 }
 
-// probe asks the directories that fail, one after the other.
+// probe asks the directories that fail, one after the other. Each gets as much time as in a lookup:
+// one that is too slow for lookups fails.
 func (d *Directory) probe(ctx context.Context) {
+	bases, _ := d.plc.order()
+	within := d.share(len(bases))
 	for _, base := range d.plc.suspects() {
 		ctx, cancel := d.limited(ctx)
 		// ask notes the result.
-		_, _ = d.ask(ctx, d.opts.Timeout, base, probeDID, d.opts.BodyMax)
+		_, _ = d.ask(ctx, within, base, probeDID, "", d.opts.BodyMax)
 		cancel()
 	}
 }

@@ -3,6 +3,9 @@ package identity_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -108,5 +111,79 @@ func TestAnswersAreNoFaults(t *testing.T) {
 	}
 	if _, err := d.Resolve(t.Context(), n.DIDs()[2]); err != nil || len(d.Faults()) != 0 {
 		t.Errorf("faults %+v after an answer: %v", d.Faults(), err)
+	}
+}
+
+// TestFaultsOfOddAnswers: a directory that answers each request, but not about the DID, is a fault, and
+// its pages never mean that a DID does not exist.
+func TestFaultsOfOddAnswers(t *testing.T) {
+	t.Parallel()
+	const did = "did:plc:cccccccccccccccccccccccc"
+	for name, c := range map[string]struct {
+		status            int
+		contentType, body string
+		want              string // the error of the fault; "": none
+		missing           bool
+	}{
+		"page without the DID":  {404, "text/html; charset=utf-8", "<html>Cannot GET /", "HTTP 404 from ", false},
+		"page of an old domain": {410, "text/html", "<html>This domain is for sale", "HTTP 410 from ", false},
+		"page of many bytes":    {200, "text/html", "<html>" + strings.Repeat("x", 100<<10), "is not JSON", false},
+		"JSON of another kind":  {200, "application/json", `{"error":"maintenance"}`, "not about the DID", false},
+		"null":                  {200, "application/json", "null", "not about the DID", false},
+		"JSON without the DID":  {404, "application/json", `{"message":"DID not registered"}`, "", true},
+		"text without the DID":  {404, "text/plain", "not found", "", true},
+		"nothing":               {404, "", "", "", true},
+		"tombstone":             {410, "application/json", "{}", "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", c.contentType)
+				w.WriteHeader(c.status)
+				_, _ = io.WriteString(w, c.body)
+			}))
+			t.Cleanup(server.Close)
+			d := newDirectory(t, identity.Options{PLC: []string{server.URL}})
+			_, err := d.Resolve(t.Context(), did)
+			if err == nil || errors.Is(err, identity.ErrNotFound) != c.missing {
+				t.Errorf("missing is not %v: %v", c.missing, err)
+			}
+			all := d.Faults()
+			if (len(all) > 0) != (c.want != "") || c.want != "" && !strings.Contains(all[0].Error, c.want) {
+				t.Errorf("faults %+v, want %q", all, c.want)
+			}
+		})
+	}
+}
+
+// TestProbeHasTheTimeOfALookup: directories that are too slow for lookups, which give each of them a
+// share of the time, stay faults.
+func TestProbeHasTheTimeOfALookup(t *testing.T) {
+	t.Parallel()
+	slow := func() string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-time.After(300 * time.Millisecond):
+				http.Error(w, "not found", http.StatusNotFound)
+			}
+		}))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	d := newDirectory(t, identity.Options{PLC: []string{slow(), slow()}, ProbeEvery: time.Millisecond, Timeout: 400 * time.Millisecond})
+	if _, err := d.Resolve(t.Context(), "did:plc:cccccccccccccccccccccccc"); err == nil || len(d.Faults()) != 2 {
+		t.Fatalf("faults %+v after %v", d.Faults(), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	waitFor(t, func() bool { all := d.Faults(); return len(all) < 2 || all[0].Attempts > 2 && all[1].Attempts > 2 })
+	if all := d.Faults(); len(all) != 2 {
+		t.Errorf("faults %+v after probes", all)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
