@@ -88,12 +88,25 @@ func (f *Files) Serve(w http.ResponseWriter, r *http.Request, name string) (foun
 	}
 	Head(w.Header(), name)
 	w.Header().Set("ETag", is.etag)
-	if r.Header.Get("If-None-Match") == is.etag {
+	if has(r.Header, is.etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return true
 	}
 	_, _ = w.Write(is.body) // an error concerns the client only
 	return true
+}
+
+// has reports whether a client has the version of a file already. A proxy that compresses makes a tag
+// weak and so adds W/ (RFC 9110, section 13.1.2).
+func has(h http.Header, etag string) bool {
+	for _, line := range h.Values("If-None-Match") {
+		for tag := range strings.SplitSeq(line, ",") {
+			if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // failedMark stands in login.html where the message of a failure goes.

@@ -46,10 +46,14 @@ func TestFiles(t *testing.T) {
 		if elsewhere.MatchString(body) {
 			t.Errorf("%s needs %q", e.Name(), elsewhere.FindString(body))
 		}
-		again := httptest.NewRecorder()
-		r.Header.Set("If-None-Match", res.Header.Get("ETag"))
-		if f.Serve(again, r, e.Name()); again.Code != http.StatusNotModified || again.Body.Len() != 0 {
-			t.Errorf("%s again: %d with %d bytes", e.Name(), again.Code, again.Body.Len())
+		tag := res.Header.Get("ETag")
+		for have, status := range map[string]int{
+			tag: 304, "W/" + tag: 304, `"other", ` + tag: 304, "*": 304, `"other"`: 200, `W/"other"`: 200, "": 200, "W/": 200} {
+			again := httptest.NewRecorder()
+			r.Header.Set("If-None-Match", have)
+			if f.Serve(again, r, e.Name()); again.Code != status || (again.Body.Len() == 0) != (status == http.StatusNotModified) {
+				t.Errorf("%s with If-None-Match %s: %d with %d bytes, want %d", e.Name(), have, again.Code, again.Body.Len(), status)
+			}
 		}
 	}
 	for _, name := range []string{"", "nothing", "../files.go", "files/index.html"} {

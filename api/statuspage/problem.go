@@ -29,8 +29,8 @@ const (
 
 // alertNames are the public names of the kinds of alerts.
 var alertNames = map[alert.Kind]string{alert.Disk: "storage", alert.Hosts: "hosts",
-	alert.Host: "hosts", alert.Source: "firehose", alert.Subscription: "subscriptions",
-	alert.Operation: "maintenance", alert.Condition: "machine"}
+	alert.Host: "hosts", alert.Directory: "identities", alert.Source: "firehose",
+	alert.Subscription: "subscriptions", alert.Operation: "maintenance", alert.Condition: "machine"}
 
 // conditionNames are the public names of conditions.
 var conditionNames = map[string]string{"disk": "storage", "mount": "storage", "hours": "hours",

@@ -102,6 +102,9 @@ func publicHost(url string) string {
 		}
 		return host
 	}
+	if last := name[strings.LastIndexByte(name, '.')+1:]; strings.Trim(last, "0123456789") == "" {
+		return "" // an address in a form that few programs read, such as 10.1
+	}
 	private := func(end string) bool { return strings.HasSuffix(name, end) }
 	if !strings.Contains(name, ".") || slices.ContainsFunc(privateDomains, private) {
 		return ""

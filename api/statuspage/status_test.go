@@ -3,6 +3,7 @@ package statuspage_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -99,6 +100,26 @@ func TestPrivateParts(t *testing.T) {
 	}
 }
 
+// TestProblemsAreNamed: each kind of alert has a public name that is documented, and that the page has
+// words for.
+func TestProblemsAreNamed(t *testing.T) {
+	t.Parallel()
+	script, err := os.ReadFile("files/status.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := os.ReadFile("../../docs/dashboard.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range alert.Kinds {
+		p := statuspage.Of(statuspage.Facts{Alerts: []alert.Subject{{Kind: kind, Now: alert.Alert}}}).Problems[0]
+		if p.Name == "other" || !strings.Contains(string(script), " "+p.Name+`: "`) || !strings.Contains(string(docs), "`"+p.Name+"`") {
+			t.Errorf("the alert %s is named %s, which docs/dashboard.md or status.js lacks", kind, p.Name)
+		}
+	}
+}
+
 // TestPublicHosts: a host has its name unless only a private network knows it.
 func TestPublicHosts(t *testing.T) {
 	t.Parallel()
@@ -113,6 +134,8 @@ func TestPublicHosts(t *testing.T) {
 		"ws://1.1.1.1":                      "1.1.1.1",
 		"ws://relay":                        "",
 		"ws://RELAY.Internal:1":             "",
+		"ws://10.1":                         "", // short for 10.0.0.1
+		"ws://0x7f.1:80":                    "",
 		"":                                  "",
 	} {
 		s := statuspage.Of(statuspage.Facts{Sources: []statuspage.Following{{URL: url}}})

@@ -41,7 +41,8 @@ const levels = { alert: "bad", failing: "warn", waiting: "warn" };
 
 // abouts say what a problem is about.
 const abouts = {
-  storage: "storage of this server", hosts: "hosts of repositories", firehose: "firehose",
+  storage: "storage of this server", hosts: "hosts of repositories", identities: "identities of accounts",
+  firehose: "firehose",
   subscriptions: "deliveries to subscriptions", maintenance: "maintenance", machine: "load of this server",
   hours: "backfill waits for its hours of the day", bandwidth: "backfill waits for its share of the network",
   consumers: "backfill waits for consumers", other: "another part",
