@@ -32,7 +32,7 @@ func (w *world) connect() {
 			w.t.Error(err)
 		}
 	})
-	w.until("it is connected", func() bool { return w.sources.Status()[0].Running })
+	w.connected(w.net.RelayHost())
 }
 
 // TestUndecodableCommit: a commit that cannot be decoded names its repository all the same, which

@@ -45,6 +45,7 @@ func TestHostIsFollowedDirectly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	w.connected(relay, a.Host(), heard.Host())
 	w.until("the host to be followed", func() bool { return status(a.Host()).Running })
 	if st := status(a.Host()); !st.PDS || !st.Direct || !st.Persisted || len(w.sources.Status()) != 3 {
 		t.Errorf("sources %+v", w.sources.Status())

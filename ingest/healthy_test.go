@@ -24,6 +24,7 @@ func TestFirstAppliedEventEndsTheFailure(t *testing.T) {
 	w.read(w.net.RelayHost().URL())
 	status := func() firehose.Status { return w.sources.Status()[0] }
 	w.until("a connection", func() bool { return status().Running })
+	w.connected(w.net.RelayHost())
 	if n := status().Failures; n != failures {
 		t.Errorf("%d failures, want %d", n, failures)
 	}

@@ -49,6 +49,7 @@ func TestRunFollowsTwoRelays(t *testing.T) {
 			s := w.sources.Status()
 			return len(s) == 2 && s[0].Running && s[1].Running
 		})
+		w.connected(net.Relays()...)
 		for i := range 20 {
 			for _, a := range net.Accounts() {
 				w.put(a, fmt.Sprintf("app.test.x/%d", i%7), fmt.Sprint(round, i))

@@ -540,6 +540,15 @@ func (w *world) fill(a *simnet.Account, n int) {
 	}
 }
 
+// connected waits until hosts know of a connection, so that it is sent all that comes from now on. A
+// source counts as connected a moment earlier.
+func (w *world) connected(hosts ...*simnet.Host) {
+	w.t.Helper()
+	for _, h := range hosts {
+		w.until("a connection to "+h.URL(), func() bool { return h.Connections() > 0 })
+	}
+}
+
 // encode returns values one after another as DAG-CBOR.
 func encode(parts ...any) []byte {
 	mode, err := cbor.CoreDetEncOptions().EncMode()
