@@ -87,8 +87,8 @@ func (a *access) admit(answer http.Header, r *http.Request) error {
 		if r.Header.Get("Authorization") != "" { // a wrong token
 			if wait := a.brake.Wrong(clients.Of(r.RemoteAddr)); wait > 0 {
 				answer.Set("Retry-After", a.braked(r, wait))
-				return wire.Refuse("RateLimitExceeded", "too many wrong tokens came from this "+
-					"address: wait before the next try")
+				return wire.Refuse("RateLimitExceeded", "too many wrong tokens were given from "+
+					"this address or from all together: wait before the next try")
 			}
 		}
 		return wire.Refuse("AuthRequired", "give the admin token as a bearer token, or as the password of user admin")

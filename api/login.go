@@ -61,7 +61,8 @@ func (p *pages) login(w http.ResponseWriter, r *http.Request) error {
 		seconds := p.access.braked(r, wait)
 		w.Header().Set("Retry-After", seconds)
 		p.files.ServeLogin(w, http.StatusTooManyRequests,
-			"Too many wrong tokens came from your address. Try again in "+seconds+" s.")
+			"Too many wrong tokens were given from your address or from all together. Try "+
+				"again in "+seconds+" s.")
 		return nil
 	}
 	if !right {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"cistern/console"
@@ -87,6 +88,9 @@ func (c *Client) Text(ctx context.Context, path string) (string, error) {
 // send sends a request. The status of its answer is no error.
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, body io.Reader) (
 	*http.Response, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, err
@@ -104,6 +108,17 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		return nil, c.refused(res)
 	}
 	return res, nil
+}
+
+// checkPath returns an error if a part of a path, such as the name of a host, is empty or dots: the
+// request would be about something else.
+func checkPath(path string) error {
+	for part := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
+		if part == "" || part == "." || part == ".." {
+			return fmt.Errorf("%q: want a name", part)
+		}
+	}
+	return nil
 }
 
 // authorize adds the token to a request.
