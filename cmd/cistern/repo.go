@@ -72,7 +72,7 @@ func (a *app) repoCommand() *cli.Command {
 				(*repoSession).ls, `  cistern repo ls --state resync --limit 0
   cistern repo ls --host pds.example.com --json | jq -r .did
 `, "state", "verified", "host", "limit"),
-			a.repoSubcommand("show", "DID", "show all that is known of a repository",
+			a.repoSubcommand("show", "DID|HANDLE", "show all that is known of a repository",
 				(*repoSession).show, "  cistern repo show did:plc:ewvi7nxzyoun6zhxrhs64oiz\n"),
 			a.repoSubcommand("resync", "DID... | -f FILE | --state STATE",
 				"fetch repositories again now and emit the changes",
@@ -298,10 +298,13 @@ func (s *repoSession) pages(ctx context.Context, query url.Values, limit int,
 
 func (s *repoSession) show(ctx context.Context) error {
 	if s.cmd.NArg() != 1 {
-		return usageError(fmt.Errorf("%s needs one DID", subject(s.cmd)))
+		return usageError(fmt.Errorf("%s needs one DID or handle", subject(s.cmd)))
 	}
-	path := "/repos/" + url.PathEscape(s.cmd.Args().First())
-	_, err := s.do(ctx, "GET", path, nil, nil, func(line json.RawMessage) error {
+	did, err := s.resolve(ctx, s.cmd.Args().First())
+	if err != nil {
+		return err
+	}
+	_, err = s.do(ctx, "GET", "/repos/"+url.PathEscape(did), nil, nil, func(line json.RawMessage) error {
 		var row struct {
 			Reason string
 			Error  struct{ Message string }
@@ -316,4 +319,20 @@ func (s *repoSession) show(ctx context.Context) error {
 		return writeFields(s.stdout, "", line, without...)
 	})
 	return err
+}
+
+// resolve returns the DID of an account, for which it asks the daemon if account is a handle.
+func (s *repoSession) resolve(ctx context.Context, account string) (did string, err error) {
+	if strings.HasPrefix(account, "did:") || !strings.Contains(account, ".") {
+		return account, nil
+	}
+	query := url.Values{"handle": {account}}
+	_, err = s.client.Do(ctx, "GET", "/xrpc/com.atproto.identity.resolveHandle", query, nil,
+		func(line json.RawMessage) error {
+			var answer struct{ DID string }
+			err := unmarshalRow(line, &answer)
+			did = answer.DID
+			return err
+		})
+	return did, err
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"cistern/api/names"
 	"cistern/gate"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -22,8 +23,9 @@ func TestRepoCommands(t *testing.T) {
 	t.Parallel()
 	const token = "a-secret,for-tests"
 	n := startNetwork(t, simnet.Options{Seed: 3, Repos: 12, Hosts: 2})
-	x := newTestIndex(t)
-	x.start(t, x.args(n))
+	x, tune := newTestIndex(t), hasty()
+	tune.names = func(o *names.Options) { o.DNS = n.Names() }
+	x.startTuned(t, x.args(n), tune)
 	dids := n.DIDs()
 	command := func(stdin string, args ...string) (string, error) {
 		var out bytes.Buffer
@@ -56,6 +58,9 @@ func TestRepoCommands(t *testing.T) {
 		{"by unknown state", "", []string{"ls", "--state", "odd"}, nil, "want pending"},
 		{"bad limit", "", []string{"ls", "--limit=-1"}, nil, `--limit "-1"`},
 		{"one", "", []string{"show", dids[0]}, []string{"state              synced", "signing_key"}, ""},
+		{"one by handle", "", []string{"show", "user3.sim.test"}, []string{"handle             user3.sim.test", "state              synced"}, ""},
+		{"unknown handle", "", []string{"show", "nobody.example"}, nil, `handle "nobody.example" leads to no account`},
+		{"neither", "", []string{"show", "nobody"}, nil, "is not a DID"},
 		{"one unknown", "", []string{"show", "did:web:nobody.example"}, nil, "NotFound"},
 		{"again by state", "", []string{"resync", "--state", "synced"}, []string{"12 queued"}, ""},
 		{"state and DIDs", "", []string{"resync", "--state", "synced", dids[0]}, nil, "not both"},
