@@ -98,7 +98,7 @@ func (d *daemon) failures(time.Time) (all []alert.Failure, err error) {
 	}
 	view := d.maintain.View()
 	all = slices.Concat(failingDisk(view, d.cfg.Data), together, named,
-		failingDirectories(d.identity.Faults()), failingWebhooks(d.api.Subscriptions()),
+		failingDirectories(d.identity.Faults(), len(d.cfg.PLC)), failingWebhooks(d.api.Subscriptions()),
 		failingOperations(view), failingConditions(d.conditions.Status()))
 	if !d.gates.firehose.IsShut() {
 		all = append(all, failingSources(d.sources.Status())...)
@@ -168,12 +168,16 @@ func failingHosts(s *store.Store, standing func(uint32) hosts.Standing, named []
 	return all, nil
 }
 
-// failingDirectories returns the PLC directories that give no usable answers. Without one, accounts
-// whose identity is not known yet can be neither fetched nor verified.
-func failingDirectories(faults []identity.Fault) (all []alert.Failure) {
+// failingDirectories returns those of directories PLC directories that give no usable answers. If
+// all of them fail, accounts whose identity is not known yet can be neither fetched nor verified.
+func failingDirectories(faults []identity.Fault, directories int) (all []alert.Failure) {
+	effect := "identities cannot be looked up: "
+	if len(faults) < directories {
+		effect = "identities are looked up at another directory: "
+	}
 	for _, f := range faults {
 		all = append(all, alert.Failure{Kind: alert.Directory, Name: f.Base, Since: f.Since,
-			Attempts: f.Attempts, Error: "identities cannot be looked up: " + f.Error})
+			Attempts: f.Attempts, Error: effect + f.Error})
 	}
 	return all
 }

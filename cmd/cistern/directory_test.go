@@ -108,3 +108,18 @@ func TestDirectoryAlert(t *testing.T) {
 		})
 	}
 }
+
+// TestFailingDirectories: only if all directories fail are identities unavailable.
+func TestFailingDirectories(t *testing.T) {
+	t.Parallel()
+	fault := identity.Fault{Base: "https://one.example", Attempts: 3, Error: "HTTP 502"}
+	for directories, want := range map[int]string{
+		1: "identities cannot be looked up: HTTP 502",
+		2: "identities are looked up at another directory: HTTP 502",
+	} {
+		all := failingDirectories([]identity.Fault{fault}, directories)
+		if len(all) != 1 || all[0].Error != want || all[0].Name != fault.Base || all[0].Attempts != 3 {
+			t.Errorf("1 of %d: %+v, want %q", directories, all, want)
+		}
+	}
+}

@@ -25,10 +25,10 @@ const hostExamples = `  cistern host ls
   cistern host limit pds.example.com 2:4
 `
 
-const hostLimitAbout = `Limit the requests to a host: at most CONCURRENCY at a time,
-PER_SECOND a second, PER_HOUR an hour and PER_DAY a day, such as 2:4. A number
-that is left out or 0 stays as the daemon chooses it. 'cistern host ls' shows the
-limits that were set under OVERRIDE. To limit hosts that are not known yet, use
+const hostLimitAbout = `Limit the requests to a host: at most CONCURRENCY at a time, PER_SECOND a
+second, PER_HOUR an hour and PER_DAY a day, such as 2:4. A number that is left
+out or 0 stays as the daemon chooses it. 'cistern host ls' shows the limits that
+were set under OVERRIDE. To limit hosts that are not known yet, use
 'cistern run --host-limit', which takes the same form.`
 
 // hostSession is one run of a host command.
