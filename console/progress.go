@@ -22,6 +22,7 @@ type Work struct {
 type Unit struct {
 	Noun   string             // plural, such as records; "" if Number names it
 	Number func(int64) string // writes a number of it. Default: with commas
+	Share  bool               // show the share alone: the numbers mean nothing to a reader
 }
 
 // Bytes is the unit of files.
@@ -139,9 +140,10 @@ func (p *Progress) parts(w Work, spent time.Duration) (parts []string) {
 		parts = append(parts, humanize.Comma(int64(100*share))+"%")
 		done += " of " + p.unit.Number(w.Total)
 	}
-	parts = append(parts, strings.TrimSpace(done+" "+p.unit.Noun))
 	rate := float64(w.Done-w.Found) / max(spent.Seconds(), 0.001)
-	parts = append(parts, p.unit.Number(int64(rate))+"/s")
+	if !p.unit.Share {
+		parts = append(parts, strings.TrimSpace(done+" "+p.unit.Noun), p.unit.Number(int64(rate))+"/s")
+	}
 	if left := float64(w.Total - w.Done); left > 0 && rate > 0 && left/rate < etaMax.Seconds() {
 		eta := time.Duration(left / rate * float64(time.Second))
 		parts = append(parts, eta.Round(time.Second).String()+" left")

@@ -27,6 +27,7 @@ func TestProgressLine(t *testing.T) {
 		{Unit{Noun: "records"}, Work{Done: 20}, "20 records  2/s"},
 		{Unit{}, Work{Total: 7, Item: "a\x1b[2J"}, "0%  0 of 7  0/s  a·[2J"},
 		{Unit{}, Work{Done: 9, Total: 7}, "100%  9 of 7  0/s"},
+		{Unit{Share: true}, Work{Done: 100, Total: 400, More: "3 of 9 repositories", Item: "records"}, "25%  30s left  3 of 9 repositories  records"},
 		{Unit{}, Work{Done: 1, Total: math.MaxInt64}, "0%  1 of 9,223,372,036,854,775,807  0/s"},
 	} {
 		p := NewProgress(New(new(bytes.Buffer), nil), "working", row.unit)

@@ -21,13 +21,12 @@ import (
 // line. It reads the store at one point in time, and leaves out imports in flight (open leases). An
 // error is a failure to read, not a difference.
 func (s *Store) Check(ctx context.Context, report func(difference string)) (differences int, err error) {
-	return s.CheckWithProgress(ctx, report, func(int64) {})
+	return s.CheckWithProgress(ctx, report, func(CheckProgress) {})
 }
 
-// CheckWithProgress is like Check. It calls progress with the number of repositories whose records
-// are checked, which takes most of the time.
+// CheckWithProgress is like Check. It calls progress from time to time, at least once for each step.
 func (s *Store) CheckWithProgress(ctx context.Context, report func(difference string),
-	progress func(repos int64)) (differences int, err error) {
+	progress func(CheckProgress)) (differences int, err error) {
 	c := checker{s: s, ctx: ctx, progress: progress, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
 		differences++
 		report(fmt.Sprintf(format, args...))
@@ -50,13 +49,39 @@ func (s *Store) CheckWithProgress(ctx context.Context, report func(difference st
 	if err != nil {
 		return 0, errors.Join(err, snap.Close())
 	}
-	for _, step := range []func() error{c.leases, c.supersededRows, func() error { return gatherWritten(&c) }, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, func() error { return checkTotals(&c) }, c.log, c.conditions.end,
-		c.listings, func() error { return checkPostings(&c) }, c.sources, c.marks, c.subscriptions, func() error { return checkMaintenance(&c) }, func() error { return checkSegments(&c) }, c.filters, c.buffers, c.caches, c.newest, c.numbers, c.hosts, c.counters} {
-		if err = step(); err != nil {
-			break
-		}
+	entries, err := c.entries()
+	if err == nil {
+		err = c.take(c.steps(entries))
 	}
 	return differences, errors.Join(err, snap.Close())
+}
+
+// steps returns the steps of Check in their order, as some need what others gather. entries is how
+// many the log has.
+func (c *checker) steps(entries int64) []checkStep {
+	free := func(run func() error) checkStep { return checkStep{run: run} }
+	repos, events, collections := c.want[countRepos], c.want[countEvents], c.want[countCollections]
+	bodies := c.want[countRecords] + c.want[countBlocks]
+	return []checkStep{free(c.leases), free(c.supersededRows),
+		free(func() error { return gatherWritten(c) }),
+		{"repositories", repos * checkRepoCost, c.repos},
+		{"owners", repos * checkOwnerCost, c.owners},
+		free(c.queues),
+		{"records", repos*checkOwnedCost + bodies*checkRecordCost, c.records},
+		free(c.supersededLeft),
+		{"leftovers", repos * checkStrayCost, c.strays},
+		free(c.garbage), free(c.dropped),
+		{"collections", collections * checkCollectionCost, c.collections},
+		{"totals", collections*checkCollectionCost + events*checkTotalCost +
+			entries*checkTotalEntryCost, func() error { return checkTotals(c) }},
+		{"events", events*checkEventCost + entries*checkEntryCost, c.log},
+		free(c.conditions.end), free(c.listings),
+		{"postings", events*checkPostingCost + entries*checkPostingEntryCost, func() error { return checkPostings(c) }},
+		free(c.sources), free(c.marks), free(c.subscriptions),
+		free(func() error { return checkMaintenance(c) }),
+		free(func() error { return checkSegments(c) }),
+		free(c.filters), free(c.buffers), free(c.caches), free(c.newest), free(c.numbers),
+		free(c.hosts), free(c.counters)}
 }
 
 type checker struct {
@@ -64,8 +89,11 @@ type checker struct {
 	ctx    context.Context
 	r      *pebble.Snapshot
 	report func(format string, args ...any)
-	// progress is called with the number of repositories whose records are checked.
-	progress func(repos int64)
+
+	progress func(CheckProgress)
+	at       CheckProgress // before the step
+	step     checkStep     // that runs
+	worked   int64         // of its work
 
 	want   counts
 	got    counts
@@ -204,6 +232,7 @@ func (c *checker) supersededLeft() error {
 // repos counts the rows of repositories and checks the other rows that each requires.
 func (c *checker) repos() error {
 	return c.space(spaceRepo, func(key, value []byte) error {
+		c.spent(checkRepoCost)
 		did, err := parseRepoKey(key)
 		if err != nil {
 			return err
@@ -274,6 +303,7 @@ func (c *checker) repo(did, what string) (Repo, bool) {
 
 func (c *checker) owners() error {
 	return c.space(spaceOwner, func(key, value []byte) error {
+		c.spent(checkOwnerCost)
 		o, err := parseOrdinalKey(spaceOwner, key)
 		if err != nil {
 			return err
@@ -321,10 +351,9 @@ func (c *checker) queues() error {
 
 // records checks the records, refs and blocks of each repository.
 func (c *checker) records() error {
-	checked := int64(0)
 	return c.space(spaceOwner, func(key, value []byte) error {
-		checked++
-		c.progress(checked)
+		c.at.Repos++
+		c.spent(checkOwnedCost)
 		o, err := parseOrdinalKey(spaceOwner, key)
 		if err != nil {
 			return err
@@ -353,6 +382,7 @@ func (c *checker) recordRows(o Ordinal) error {
 		f = new(filter.Filter) // repos has reported the error already
 	}
 	err = c.each(ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) error {
+		c.spent(checkRecordCost)
 		_, p, err := parseRecordKey(key)
 		if err != nil {
 			return err
@@ -447,6 +477,7 @@ func (c *checker) refRows(o Ordinal) error {
 func (c *checker) blockRows(o Ordinal) error {
 	n, superseded := int64(0), c.supersededOf(o)
 	err := c.each(numberedKey(nil, spaceBlock, o, 0), ordinalKey(nil, spaceBlock, o+1), func(key, _ []byte) error {
+		c.spent(checkRecordCost)
 		_, block, err := parseNumberedKey(spaceBlock, key)
 		n++
 		if block >= c.row.NextBlock {
@@ -486,6 +517,7 @@ func (c *checker) strays() error {
 			if len(it.Key()) <= 1+ordinalBytes {
 				return errors.Join(errKey(space, it.Key()), it.Close())
 			}
+			c.spent(checkStrayCost / int64(len(bulkSpaces)))
 			o := parseOrdinal(it.Key()[1:])
 			err := get(c.r, ordinalKey(nil, spaceOwner, o), func([]byte) error { return nil })
 			if err != nil && !c.inLease(o) {
@@ -506,6 +538,7 @@ func (c *checker) strays() error {
 func (c *checker) collections() error {
 	n := int64(0)
 	err := c.space(spaceCollection, func(key, _ []byte) error {
+		c.spent(checkCollectionCost)
 		n++
 		_, _, err := parseCollectionKey(key)
 		return err

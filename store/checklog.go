@@ -31,6 +31,7 @@ func (c *checker) log() error {
 		}
 		at, last = id+e.ids(), e.Time+int64(e.ids())-1
 		c.got[countEvents] += int64(e.ids())
+		c.spent(checkEntryCost + int64(e.ids())*checkEventCost)
 		return c.entry(id, &e)
 	})
 	if at == 0 {

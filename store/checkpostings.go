@@ -49,8 +49,10 @@ func checkPostings(c *checker) error {
 	if err := p.outside(); err != nil {
 		return err
 	}
+	cost := c.step.work / max(1, c.want[countEvents]) // with that of entries
 	lost := func(r idRun) { p.lost = append(p.lost, r) }
 	add := func(kind Kind, collection []byte, id uint64) error {
+		p.spent(cost)
 		if err := p.pass(id); err != nil {
 			return err
 		}

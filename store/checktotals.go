@@ -85,7 +85,10 @@ func checkTotals(c *checker) error {
 // shown compares the totals with the rows of collections.
 func (t *totalChecker) shown() error {
 	records, names := int64(0), int64(0)
-	row := func() error { return t.ctx.Err() }
+	row := func() error {
+		t.spent(checkCollectionCost)
+		return t.ctx.Err()
+	}
 	err := eachShown(t.r, t.visible, row, func(want CollectionTotal) error {
 		records += want.Records
 		names++
@@ -220,6 +223,7 @@ func (t *totalChecker) log() error {
 			t.partial = t.partial && t.day == 0
 			t.day = day
 		}
+		t.spent(checkTotalEntryCost + int64(e.ids())*checkTotalCost)
 		return errors.Join(t.entry(id, e), t.ctx.Err())
 	})
 	if err != nil {

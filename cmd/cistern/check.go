@@ -13,6 +13,7 @@ import (
 	"cistern/store"
 	"cistern/store/linkindex"
 
+	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 )
 
@@ -57,19 +58,8 @@ func (a *app) check(ctx context.Context, dir string) error {
 		fmt.Fprintln(a.stdout, "  the store keeps events only (--ephemeral)")
 	}
 	counts := s.Counts()
-	shown := a.progress("checking", console.Unit{Noun: "repositories"})
-	var n int
-	err = shown.During(ctx, func(ctx context.Context) error {
-		report := func(text string) {
-			shown.Above(func() { fmt.Fprintf(a.stdout, "  difference: %s\n", text) })
-		}
-		found, err := s.CheckWithProgress(ctx, report, func(repos int64) {
-			shown.Set(console.Work{Done: repos, Total: counts["repos"]})
-		})
-		links, err := a.checkLinks(ctx, s, filepath.Join(dir, linksDir), err)
-		n = found + links
-		return err
-	})
+	c := &checkRun{app: a, store: s, shown: a.progress("checking", console.Unit{Share: true})}
+	n, err := c.run(ctx, filepath.Join(dir, linksDir))
 	if err := errors.Join(err, s.Close()); err != nil {
 		return fmt.Errorf("check %s: %w", dir, err)
 	}
@@ -85,27 +75,82 @@ func (a *app) check(ctx context.Context, dir string) error {
 	return err
 }
 
-// checkLinks checks the index of backlinks in a directory, if there is one and the check of the store
-// ended without an error.
-func (a *app) checkLinks(ctx context.Context, s *store.Store, dir string, err error) (int, error) {
+// checkRun is one check of a store and of its index of backlinks.
+type checkRun struct {
+	*app
+	store *store.Store
+	shown *console.Progress
+}
+
+// run returns how many differences there are. links is the directory of the index of backlinks.
+func (c *checkRun) run(ctx context.Context, links string) (n int, err error) {
+	index, err := c.openLinks(links)
 	if err != nil {
 		return 0, err
 	}
-	x, err := linkindex.Open(linkindex.Options{Store: s, Dir: dir, ReadOnly: true})
-	if errors.Is(err, store.ErrNotFound) {
-		return 0, nil
+	more := int64(0) // the work of checking the index
+	if index != nil {
+		more = index.CheckWork()
 	}
-	if err != nil {
-		return 0, err
-	}
-	n, compared, err := x.Check(ctx, func(text string) {
-		fmt.Fprintf(a.stdout, "  difference: %s\n", text)
+	err = c.shown.During(ctx, func(ctx context.Context) error {
+		var at store.CheckProgress
+		n, err = c.store.CheckWithProgress(ctx, c.report, func(p store.CheckProgress) {
+			at = p
+			c.show(console.Work{Done: p.Done, Total: p.Total + more, Item: p.Part,
+				More: c.repos(p.Repos)})
+		})
+		if err != nil || index == nil {
+			return err
+		}
+		found, err := c.checkLinks(ctx, index, func(done int64) {
+			c.show(console.Work{Done: at.Total + done, Total: at.Total + more, Item: "backlinks",
+				More: c.repos(at.Repos)})
+		})
+		n += found
+		return err
 	})
-	if st := x.State(); !compared && err == nil {
-		fmt.Fprintf(a.stdout, "  the backlinks index is at event %d of %d: not compared with records\n",
-			st.Through, s.Head())
+	if index != nil {
+		err = errors.Join(err, index.Close())
 	}
-	return n, errors.Join(err, x.Close())
+	return n, err
+}
+
+// repos says how many repositories are checked.
+func (c *checkRun) repos(checked int64) string {
+	return humanize.Comma(checked) + " of " + console.Count(c.store.Counts()["repos"], "repository")
+}
+
+func (c *checkRun) show(w console.Work) {
+	c.shown.Set(w)
+	if c.tune.check != nil {
+		c.tune.check(w)
+	}
+}
+
+func (c *checkRun) report(text string) {
+	c.shown.Above(func() { fmt.Fprintf(c.stdout, "  difference: %s\n", text) })
+}
+
+// openLinks opens the index of backlinks in a directory, nil if there is none.
+func (c *checkRun) openLinks(dir string) (*linkindex.Index, error) {
+	x, err := linkindex.Open(linkindex.Options{Store: c.store, Dir: dir, ReadOnly: true})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return x, err
+}
+
+// checkLinks returns how many differences the index of backlinks has.
+func (c *checkRun) checkLinks(ctx context.Context, x *linkindex.Index, progress func(done int64)) (int,
+	error) {
+	n, compared, err := x.CheckWithProgress(ctx, c.report, progress)
+	if st := x.State(); !compared && err == nil {
+		c.shown.Above(func() {
+			fmt.Fprintf(c.stdout, "  the backlinks index is at event %d of %d: not compared with records\n",
+				st.Through, c.store.Head())
+		})
+	}
+	return n, err
 }
 
 // openForCheck opens a store that no daemon is using.

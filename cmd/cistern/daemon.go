@@ -153,7 +153,8 @@ type tuning struct {
 	conditions func(*condition.Options)
 	alerts     func(*alert.Options)
 	charts     func(*chart.Options)
-	top        func(step string) // called before each step of the screen of top
+	top        func(step string)  // called before each step of the screen of top
+	check      func(console.Work) // called when check has shown its progress
 }
 
 // daemon is the wiring of one index.

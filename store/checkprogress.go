@@ -1,0 +1,93 @@
+package store
+
+// CheckProgress is how far Check is.
+type CheckProgress struct {
+	// Done and Total weigh the rows that Check reads by the time that each takes. Their quotient is the
+	// part of the time that has passed; the numbers mean nothing else.
+	Done, Total int64
+	Repos       int64  // repositories whose records are checked
+	Part        string // what is checked now, such as records
+}
+
+// checkStep is a part of Check.
+type checkStep struct {
+	part string // for CheckProgress; "" goes on with the part before
+	work int64  // nanoseconds, estimated by the counters
+	run  func() error
+}
+
+// Nanoseconds of a processor that Check takes for a row. BenchmarkCheck measures them; BENCHMARKS.md
+// has the machine and the figures. Steps without a cost take less than a hundredth of the time.
+const (
+	checkRepoCost         = 10_000
+	checkOwnerCost        = 6600
+	checkOwnedCost        = 47_000 // records: for each repository
+	checkRecordCost       = 1900   // for each record, and each block
+	checkStrayCost        = 16_000 // leftovers: for each repository
+	checkCollectionCost   = 150    // in each of its two steps
+	checkTotalCost        = 180    // totals: for each event
+	checkTotalEntryCost   = 2900   // for each entry of the log
+	checkEventCost        = 240    // events: for each event
+	checkEntryCost        = 26_600 // for each entry
+	checkPostingCost      = 130    // postings: for each event
+	checkPostingEntryCost = 3000   // for each entry
+)
+
+// checkTellEvery is how many nanoseconds of work lie between two reports of progress.
+const checkTellEvery = 1_000_000
+
+// logSamples is how many events are looked at to estimate how many entries the log has.
+const logSamples = 64
+
+// entries estimates how many entries the log has: an entry of a commit has some events, one of an
+// import thousands.
+func (c *checker) entries() (int64, error) {
+	events := c.next - min(c.tail, c.next)
+	share := 0.0
+	for i := range min(events, logSamples) {
+		at := c.tail + events/min(events, logSamples)*i
+		err := c.s.eachEntry(c.r, at, at+1, func(_ uint64, e *entryV1) error {
+			share += 1 / float64(max(1, e.ids()))
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return int64(share / logSamples * float64(events)), nil
+}
+
+// take runs the steps, and reports how far they are.
+func (c *checker) take(steps []checkStep) error {
+	for _, s := range steps {
+		c.at.Total += s.work
+	}
+	for _, s := range steps {
+		if s.part != "" {
+			c.at.Part = s.part
+		}
+		c.step, c.worked = s, 0
+		c.tell()
+		if err := s.run(); err != nil {
+			return err
+		}
+		c.at.Done += s.work
+	}
+	return nil
+}
+
+// spent adds work that the step has done.
+func (c *checker) spent(work int64) {
+	before := c.worked
+	c.worked += work
+	if c.worked/checkTellEvery != before/checkTellEvery {
+		c.tell()
+	}
+}
+
+// tell reports progress. A step that has more work than was estimated stays at its end.
+func (c *checker) tell() {
+	now := c.at
+	now.Done += min(c.worked, c.step.work)
+	c.progress(now)
+}
