@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, exit: os.Exit, tune: hasty()}
 	switch os.Getenv(childVariable) {
 	case "ships":
-		a.tune = tuning{top: panicAt(os.Getenv(panicVariable))}
+		a.tune = tuning{top: panicAt(os.Getenv(panicVariable)), check: holdWhile(os.Getenv(holdVariable))}
 	case "offloads":
 		offloads(&a.tune, os.Getenv(dieVariable))
 	case "syncs":
