@@ -32,6 +32,7 @@ type Crawler struct {
 type Crawl struct {
 	store.CrawlSource
 	Named              bool // an option names the source
+	Implied            bool // mode full implies the source; other modes do not read it
 	Persisted, Running bool
 
 	Lists, Ended, Failing        int

@@ -47,7 +47,7 @@
 //	phase.go   the phase of the daemon      conditions.go  what backfill waits for
 //	alerts.go  what fails                  overview.go  what the dashboard shows
 //	login.go   the dashboard and its login  frontpage.go  the page of the public listener
-//	statuspage.go  the public status page
+//	statuspage.go  the public status page    verdict.go  whether the daemon needs an operator
 //
 // Each handler type has the dependencies of the routes of one noun. New makes them, and the routes
 // are one table in server.go.

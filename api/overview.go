@@ -15,6 +15,7 @@ import (
 	"cistern/ingest/identity"
 	"cistern/logbook"
 	"cistern/store"
+	"cistern/verdict"
 )
 
 // Disk is the disk of the store.
@@ -39,6 +40,8 @@ type overview struct {
 	charts      *chart.Recorder // nil: none are kept
 	journal     *logbook.Book   // nil: no lines are kept
 	disk        func() (Disk, error)
+	crawler     Crawler
+	ignored     func() []verdict.Ignored
 	started     time.Time
 	token       bool // the listener has a token, so that readers have sessions
 }
@@ -48,6 +51,8 @@ type overviewBody struct {
 	Time    string `json:"time"`
 	Started string `json:"started"`
 	Version string `json:"version"`
+	// Verdict says whether the daemon needs an operator.
+	Verdict verdict.Verdict `json:"verdict"`
 	// Login means that the reader may have a session, which can be ended.
 	Login         bool                 `json:"login"`
 	Stats         statistics           `json:"stats"`
@@ -89,6 +94,8 @@ type diskItem struct {
 	PerDay *float64 `json:"per_day,omitempty"`
 	// Short is when the free space will be the reserve. It is absent if it grows or hardly shrinks.
 	Short string `json:"short,omitempty"`
+
+	short time.Time // as Short
 }
 
 // subscriptionItem is a durable subscription without its filter, which may be large.
@@ -177,6 +184,7 @@ func (o *overview) show(w http.ResponseWriter, r *http.Request) error {
 		body.Charts["day"] = o.chart(o.charts.Day(unixTime(since["day"])))
 	}
 	body.Disk = o.diskItem(now)
+	body.Verdict = o.verdict(now, &body)
 	w.Header().Set("Cache-Control", "no-store")
 	wire.WriteJSON(w, http.StatusOK, body)
 	return nil
@@ -265,7 +273,8 @@ func (o *overview) diskItem(now time.Time) *diskItem {
 	it.PerDay = &perDay
 	left := max(0, float64(d.Free)-float64(d.Reserve)) / -perSecond // seconds
 	if perSecond < 0 && left < forecastMax.Seconds() {
-		it.Short = rfc3339(now.Unix() + int64(left))
+		it.short = now.Add(time.Duration(left * float64(time.Second)))
+		it.Short = rfc3339(it.short.Unix())
 	}
 	return it
 }

@@ -17,9 +17,11 @@ import (
 	"cistern/backfill/pace"
 	"cistern/chart"
 	"cistern/condition"
+	"cistern/filter"
 	"cistern/logbook"
 	"cistern/store"
 	"cistern/store/storetest"
+	"cistern/verdict"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -28,6 +30,7 @@ import (
 type overview struct {
 	Time, Started, Version string
 	Login                  bool
+	Verdict                verdict.Verdict
 	Stats                  json.RawMessage
 	Disk                   *struct {
 		Free, Total, Reserve uint64
@@ -104,11 +107,12 @@ func TestOverview(t *testing.T) {
 		charts.Look()
 		now = now.Add(10 * time.Second)
 	}
-	sources := []api.Source{{URL: "wss://ok.test", Running: true}, {URL: "wss://late.test", Running: true, Lag: time.Hour}, {URL: "wss://down.test", Failures: 3}}
+	sources := []api.Source{{URL: "wss://ok.test", Running: true}, {URL: "wss://late.test", Running: true, Lag: time.Hour}, {URL: "wss://down.test", Failures: 3, LastFailure: api.SourceFailure{Detail: "503"}}}
 	w := newWorld(t, api.Options{Journal: book, Charts: charts, Version: "v1",
 		Alerts:     func() []alert.Subject { return slices.Clone(subjects) },
 		Conditions: func() []condition.Status { return []condition.Status{{Name: "disk", State: condition.OK}} },
 		Firehose:   api.Firehose{Sources: func() []api.Source { return slices.Clone(sources) }},
+		Ignored:    func() []verdict.Ignored { return []verdict.Ignored{{Option: "--mode full", Held: "filter"}} },
 		Disk:       func() (api.Disk, error) { return api.Disk{Free: 864_000, Total: 2_000_000, Reserve: 432_000}, nil },
 	})
 	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
@@ -138,6 +142,12 @@ func TestOverview(t *testing.T) {
 	}
 	if len(o.Subscriptions) != 1 || o.Subscriptions[0].Name != "search" || o.Subscriptions[0].Lag != int(w.store.Head()) {
 		t.Errorf("subscriptions %+v", o.Subscriptions)
+	}
+	// alice is tracked; the disk is short in five days
+	if v := o.Verdict; v.Level != "bad" || !v.Ready || len(v.Problems) != 2 || len(v.Notes) != 3 ||
+		!strings.HasPrefix(v.Problems[0], "alert: source b ") || v.Problems[1] != "not connected: wss://down.test: 503" ||
+		!strings.HasPrefix(v.Notes[1], "the disk reaches its reserve ") || !strings.HasPrefix(v.Notes[2], "--mode full is ignored") {
+		t.Errorf("verdict %+v", v)
 	}
 	if d := o.Disk; d == nil || d.Free != 864_000 || d.PerDay == nil || *d.PerDay > -86_300 || *d.PerDay < -86_500 {
 		t.Errorf("disk %+v", d)
@@ -270,5 +280,54 @@ func TestRelaysAreNoHosts(t *testing.T) {
 	}
 	if o := w.overview(t, ""); o.Hosts.Total != 1 || o.Hosts.Items[0].Host != "pds.test" {
 		t.Errorf("%+v", o.Hosts)
+	}
+}
+
+// TestOverviewOfNothingTracked: the verdict notes a filter that can find nothing, in each mode and with
+// each kind of source, until a repository is tracked.
+func TestOverviewOfNothingTracked(t *testing.T) {
+	t.Parallel()
+	crawls := func(all ...api.Crawl) api.Crawler {
+		return api.Crawler{Sources: func() []api.Crawl { return all }}
+	}
+	relay := api.Firehose{Sources: func() []api.Source { return []api.Source{{URL: "wss://relay.test", Running: true}} }}
+	for name, c := range map[string]struct {
+		filter filter.Config
+		o      api.Options
+		notes  bool
+	}{
+		"a relay in mode filter":           {filter.Config{}, api.Options{Firehose: relay, Crawler: crawls(api.Crawl{Implied: true})}, true},
+		"a relay in mode full":             {filter.Config{Mode: filter.ModeFull}, api.Options{Firehose: relay}, false},
+		"a crawl source in mode full":      {filter.Config{Mode: filter.ModeFull}, api.Options{Crawler: crawls(api.Crawl{Implied: true})}, false},
+		"mode full without a source":       {filter.Config{Mode: filter.ModeFull}, api.Options{}, true},
+		"a signal and a relay":             {filter.Config{Signals: []string{"app.test.a"}}, api.Options{Firehose: relay}, false},
+		"a signal without a source":        {filter.Config{Signals: []string{"app.test.a"}}, api.Options{}, true},
+		"a crawl source that is named":     {filter.Config{}, api.Options{Crawler: crawls(api.Crawl{Implied: true}, api.Crawl{Named: true})}, false},
+		"a crawl source that was added":    {filter.Config{}, api.Options{Crawler: crawls(api.Crawl{Persisted: true})}, false},
+		"nothing at all, as with --listen": {filter.Config{}, api.Options{}, true},
+	} {
+		w := newWorld(t, c.o)
+		if _, err := w.store.SetFilter(c.filter); err != nil {
+			t.Fatal(err)
+		}
+		noted := func() bool {
+			return strings.Contains(strings.Join(w.overview(t, "").Verdict.Notes, "\n"), "nothing is tracked")
+		}
+		if noted() != c.notes {
+			t.Errorf("%s: noted is %t", name, !c.notes)
+		}
+		w.add(t, bob)
+		if noted() {
+			t.Errorf("%s: nothing is tracked, with a repository", name)
+		}
+	}
+}
+
+// TestOverviewUnready: the verdict of a daemon that stops is that of its probe.
+func TestOverviewUnready(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{Stopping: func() bool { return true }})
+	if v := w.overview(t, "").Verdict; v.Ready || v.Level != verdict.Bad || v.Problems[0] != "not ready: the daemon is stopping" {
+		t.Errorf("%+v", v)
 	}
 }

@@ -36,6 +36,7 @@ import (
 	"cistern/phase"
 	"cistern/store"
 	"cistern/store/linkindex"
+	"cistern/verdict"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -97,6 +98,8 @@ type Options struct {
 	Journal *logbook.Book
 	// Disk reads the disk of the store for /overview. Default: it is not shown.
 	Disk func() (Disk, error)
+	// Ignored returns the options of the filter that differ from the filter in force. Default: none.
+	Ignored func() []verdict.Ignored
 	// WebhookGate pauses the requests of webhooks. Default: nothing pauses them.
 	WebhookGate *gate.Gate
 	// StatusPage serves the public status page. Default: no.
@@ -154,6 +157,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Alerts == nil {
 		o.Alerts = func() []alert.Subject { return nil }
+	}
+	if o.Ignored == nil {
+		o.Ignored = func() []verdict.Ignored { return nil }
 	}
 	if o.Stopping == nil {
 		o.Stopping = func() bool { return false }
@@ -313,7 +319,7 @@ func (s *Server) newOverview(o Options, registry *durable.Registry) {
 	s.overview = overview{stats: &s.stats, sources: &s.sources, registry: registry,
 		hosts:       paced[hostSummary]{read: func() (hostSummary, error) { return s.hosts.summary(s.sources.only) }},
 		maintenance: &s.maintenance, conditions: s.conditions, alerts: o.Alerts, charts: o.Charts,
-		journal: o.Journal, disk: o.Disk, started: time.Now(), token: o.AdminToken != ""}
+		journal: o.Journal, disk: o.Disk, crawler: o.Crawler, ignored: o.Ignored, started: time.Now(), token: o.AdminToken != ""}
 }
 
 // newXRPC makes the handler of queries.

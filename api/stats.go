@@ -94,16 +94,26 @@ func alive(w http.ResponseWriter, _ *http.Request) error {
 func (s *stats) ready(w http.ResponseWriter, _ *http.Request) error {
 	if err := s.store.Ready(); err != nil {
 		s.logger.Error("the daemon is not ready: the store has failed", "err", err)
-		return wire.Refuse("Unavailable", "not ready: the store has failed; see the daemon's log")
 	}
-	if s.stopping() {
-		return wire.Refuse("Unavailable", "not ready: the daemon is stopping")
+	if reason := s.unready(); reason != "" {
+		return wire.Refuse("Unavailable", "%s", reason)
 	}
 	wire.WriteJSON(w, http.StatusOK, struct {
 		Status string `json:"status"`
 		Head   uint64 `json:"head"`
 	}{"ready", s.store.Head()})
 	return nil
+}
+
+// unready returns why the daemon is not ready, "" if it is.
+func (s *stats) unready() string {
+	switch {
+	case s.store.Ready() != nil:
+		return "not ready: the store has failed; see the daemon's log"
+	case s.stopping():
+		return "not ready: the daemon is stopping"
+	}
+	return ""
 }
 
 // health handles GET /xrpc/_health, the probe of AT Protocol clients.

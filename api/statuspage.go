@@ -104,7 +104,7 @@ func (o *overview) public(now time.Time) statuspage.Status {
 	if o.sources.firehose.Sources != nil {
 		for _, src := range o.sources.firehose.Sources() {
 			f.Sources = append(f.Sources, statuspage.Following{URL: src.URL, PDS: src.PDS,
-				Running: src.Running, Failing: src.failing(), Lag: src.Lag})
+				Direct: src.Direct, Running: src.Running, Failing: src.failing(), Lag: src.Lag})
 		}
 	}
 	return statuspage.Of(f)

@@ -32,6 +32,7 @@ type Answer struct {
 		Items []Alert
 	}
 	Alerting int // subjects of Alerts that alert
+	Verdict  Verdict
 	Charts   map[string]Chart
 }
 
@@ -132,6 +133,10 @@ func Decode(text []byte) (*Answer, error) {
 	}
 	if parse(a.Time).IsZero() {
 		return nil, fmt.Errorf("the answer is no overview: its time is %q", a.Time)
+	}
+	if a.Verdict.Level == "" {
+		return nil, fmt.Errorf("the answer of version %q has no verdict: use the command of that version",
+			a.Version)
 	}
 	return &a, nil
 }

@@ -2,9 +2,8 @@
 //
 // # Purpose
 //
-// It decides from the answer of GET /overview whether an operator is needed, and writes the answer
-// as a page of text for terminals of any width: once, for 'cistern status', or with rates, for
-// 'cistern top'.
+// It writes the answer of GET /overview as a page of text for terminals of any width: once, for
+// 'cistern status', or with rates, for 'cistern top'.
 //
 // # Invariants
 //
@@ -20,7 +19,7 @@
 //
 // # Files
 //
-//   - answer.go: what a daemon answers; verdict.go: the rule of what needs an operator
+//   - answer.go: what a daemon answers; verdict.go: the verdict in the answer
 //   - page.go: the parts of the page and their order; parts.go: what each part says
 //   - trend.go: rates from two answers; live.go: the page that is redrawn, and its rows where there
 //     is no terminal

@@ -52,7 +52,7 @@ const problemsMax = 3
 func (l *Live) Screen(rows int, every time.Duration, v View) []string {
 	var head, list []line
 	if l.now != nil {
-		head, list = l.now.head(l.now.Unready, problemsMax), l.list(v)
+		head, list = l.now.head(problemsMax), l.list(v)
 	}
 	if l.failure != "" {
 		head = append([]line{{{console.Red, fmt.Sprintf("no answer (%s): %s",
@@ -133,13 +133,7 @@ func (l *Live) Row() string {
 	}
 	return row(l.now.now().UTC().Format(time.RFC3339), humanize.Comma(l.now.Stats.Counts["synced"]),
 		humanize.Comma(l.now.waiting()), rate(r.Records), rate(r.Commits), rate(r.Requests),
-		size(int64(r.Received)), fmt.Sprintf("%.0f%%", 100*r.CPU), size(int64(r.Written)), lag, fmt.Sprint(l.problems()))
-}
-
-// problems returns how many problems the newest sample has.
-func (l *Live) problems() int {
-	v := l.now.Verdict(l.now.Unready)
-	return v.count()
+		size(int64(r.Received)), fmt.Sprintf("%.0f%%", 100*r.CPU), size(int64(r.Written)), lag, fmt.Sprint(l.now.Verdict.Count))
 }
 
 func row(cells ...string) string {

@@ -33,9 +33,9 @@ type part struct {
 	lines []line
 }
 
-// Page returns the answer on one screen. unready is why the daemon is not ready, "" if it is.
-func (a *Answer) Page(unready string, v View) string {
-	lines := a.head(unready, rowsMax)
+// Page returns the answer on one screen.
+func (a *Answer) Page(v View) string {
+	lines := a.head(rowsMax)
 	wide := v.Columns >= twoColumns
 	if v.Columns == 0 {
 		v.Columns = unbounded
@@ -81,8 +81,8 @@ func block(parts []part, columns int) (lines []line) {
 }
 
 // head returns the version, the phase and the verdict, at most rows of its sentences.
-func (a *Answer) head(unready string, rows int) []line {
-	v := a.Verdict(unready)
+func (a *Answer) head(rows int) []line {
+	v := &a.Verdict
 	first := line{{console.Bold, "cistern " + a.Version}, {"", "  "}, a.phase(), {"", "  "}, v.words()}
 	if t := parse(a.Started); !t.IsZero() {
 		first = append(first, span{console.Dim, "  started " + a.ago(a.Started)})

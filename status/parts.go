@@ -286,3 +286,11 @@ func (a *Answer) failing(columns, rows int) part {
 	p := part{"Failing", table(cells, columns)}
 	return p.more(a.Alerts.Total - a.Alerting - len(cells))
 }
+
+// failure returns why a source is not connected, "" if that is unknown.
+func (s *Source) failure() string {
+	if s.LastFailure == nil {
+		return ""
+	}
+	return s.LastFailure.Detail
+}

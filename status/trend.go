@@ -54,7 +54,6 @@ func ParseCounters(text string) (c Counters) {
 type Sample struct {
 	*Answer
 	Counters
-	Unready string // why the daemon is not ready, "" if it is
 }
 
 // Rates are changes a second between two samples.

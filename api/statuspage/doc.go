@@ -21,7 +21,8 @@
 // # Files
 //
 //   - status.go: Status, and Of, which makes it of Facts
-//   - problem.go: alerts, conditions and pauses by their public names; the verdict
+//   - problem.go: alerts, conditions and pauses by their public names; the verdict, by the rule of
+//     package verdict
 //   - source.go: sources, and which of them have a name
 //   - backfill.go: how far the backfill is; figures.go: the charts
 //   - page.go: Page, which serves the files

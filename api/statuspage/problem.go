@@ -9,6 +9,7 @@ import (
 
 	"cistern/alert"
 	"cistern/condition"
+	"cistern/verdict"
 )
 
 // Problem is what fails or waits, by its public name.
@@ -89,8 +90,13 @@ type Verdict struct {
 	Text  string `json:"text"`
 }
 
-// verdict returns the verdict on facts.
-func verdict(f Facts, h Firehose) Verdict {
+// verdictOf returns the public verdict. Its level is that of the facts which have a public part, and
+// its words are about those only.
+func verdictOf(f Facts, h Firehose) Verdict {
+	level := verdict.Of(f.judged()).Level
+	if level == verdict.Good {
+		return Verdict{level, "all is well"}
+	}
 	alerting, failing := 0, 0
 	for _, a := range f.Alerts {
 		if a.Now == alert.Alert {
@@ -117,16 +123,30 @@ func verdict(f Facts, h Firehose) Verdict {
 	if h.Sources > 0 && h.Connected == 0 {
 		says = append(says, "no firehose connected")
 	}
-	if failing > 0 && len(says) == 0 {
-		says = append(says, fmt.Sprintf("%d failing, may recover", failing))
-	}
 	switch {
-	case alerting > 0:
-		return Verdict{"bad", strings.Join(says, ", ")}
 	case len(says) > 0:
-		return Verdict{"warn", strings.Join(says, ", ")}
+		return Verdict{level, strings.Join(says, ", ")}
+	case level == verdict.Bad:
+		return Verdict{level, "a firehose is not connected"}
+	case failing > 0:
+		return Verdict{level, fmt.Sprintf("%d failing, may recover", failing)}
 	}
-	return Verdict{"good", "all well"}
+	return Verdict{level, "a part is paused"} // a part without a public name
+}
+
+// judged returns the facts of which visitors see a part, as facts of the one rule.
+func (f *Facts) judged() verdict.Facts {
+	v := verdict.Facts{Now: f.Now, Alerts: f.Alerts, Paused: map[string][]string{}}
+	if f.Phase != "" {
+		v.Phase = &verdict.Phase{Name: f.Phase, Reached: true}
+	}
+	for _, part := range f.Paused {
+		v.Paused[part] = []string{"paused"}
+	}
+	for _, s := range f.Sources {
+		v.Sources = append(v.Sources, verdict.Source{URL: s.URL, Running: s.Running, Direct: s.Direct})
+	}
+	return v
 }
 
 // counted writes a number with its noun.

@@ -18,6 +18,7 @@ const sourcesShown = 20
 type Following struct {
 	URL              string
 	PDS              bool
+	Direct           bool // added by Cistern, because relays leave out events of its accounts
 	Running, Failing bool
 	Lag              time.Duration
 }

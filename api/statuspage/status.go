@@ -64,7 +64,7 @@ func Of(f Facts) Status {
 			Refused: c["error_generic"]},
 		Problems: problems(f), Firehose: firehose(f.Sources), Backfill: backfill(f),
 		Charts: charts(f.Charts)}
-	s.Verdict = verdict(f, s.Firehose)
+	s.Verdict = verdictOf(f, s.Firehose)
 	return s
 }
 

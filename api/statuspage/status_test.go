@@ -158,18 +158,23 @@ func TestSourcesAreBounded(t *testing.T) {
 	}
 }
 
-// TestVerdict says whether the daemon is well.
+// TestVerdict says whether the daemon is well: by the levels of package verdict, in public words.
 func TestVerdict(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		facts       statuspage.Facts
 		level, text string
 	}{
-		{statuspage.Facts{}, "good", "all well"},
+		{statuspage.Facts{}, "good", "all is well"},
 		{statuspage.Facts{Alerts: []alert.Subject{{Now: alert.Grace}}}, "warn", "1 failing, may recover"},
 		{statuspage.Facts{Alerts: []alert.Subject{{Now: alert.Alert}, {Now: alert.Grace}}}, "bad", "1 alert"},
-		{statuspage.Facts{Sources: []statuspage.Following{{URL: "wss://a.example"}}}, "warn", "no firehose connected"},
-		{statuspage.Facts{Phase: "suspended", Paused: []string{"firehose"}}, "warn", "stopping or suspended, firehose paused"},
+		{statuspage.Facts{Sources: []statuspage.Following{{URL: "wss://a.example"}}}, "bad", "no firehose connected"},
+		{statuspage.Facts{Sources: []statuspage.Following{{URL: "wss://a.example"}, {URL: "wss://b.example", Running: true}}}, "bad", "a firehose is not connected"},
+		{statuspage.Facts{Sources: []statuspage.Following{{URL: "wss://a.example", Direct: true}, {URL: "wss://b.example", Running: true}}}, "good", "all is well"},
+		{statuspage.Facts{Paused: []string{"crawler", "backfill"}}, "warn", "backfill and crawler paused"},
+		{statuspage.Facts{Paused: []string{"firehose"}}, "bad", "firehose paused"},
+		{statuspage.Facts{Paused: []string{"a name"}}, "warn", "a part is paused"},
+		{statuspage.Facts{Phase: "suspended", Paused: []string{"firehose"}}, "bad", "stopping or suspended, firehose paused"},
 	} {
 		if v := statuspage.Of(c.facts).Verdict; v.Level != c.level || v.Text != c.text {
 			t.Errorf("%+v, want %s: %s", v, c.level, c.text)

@@ -62,6 +62,7 @@ var levels = map[string]int{
 	"client":                  3,
 	"console":                 1,
 	"status":                  2,
+	"verdict":                 3,
 	"filter":                  1,
 	"gate":                    1,
 	"alert":                   2,

@@ -52,7 +52,7 @@ func (d *daemon) crawler() api.Crawler {
 func apiCrawl(c discover.CrawlStatus) api.Crawl {
 	return api.Crawl{
 		CrawlSource: store.CrawlSource{Kind: c.Kind, URL: c.URL},
-		Named:       c.Named, Persisted: c.Persisted, Running: c.Running,
+		Named:       c.Named, Implied: c.Implied, Persisted: c.Persisted, Running: c.Running,
 		Lists: c.Lists, Ended: c.Ended, Failing: c.Failing,
 		Pages: c.Pages, Listed: c.Listed, Queued: c.Queued, Found: c.Found,
 		PassEnded: c.PassEnded, FailedAt: c.FailedAt, Failure: c.Failure,

@@ -26,6 +26,7 @@ import (
 	"cistern/condition"
 	"cistern/console"
 	"cistern/dump"
+	"cistern/filter"
 	"cistern/ingest"
 	"cistern/ingest/firehose"
 	"cistern/ingest/identity"
@@ -161,6 +162,7 @@ type tuning struct {
 type daemon struct {
 	listeners
 	cfg     Config
+	seed    filter.Config // of the options, which only a new store takes; unset with --read-only
 	tune    tuning
 	log     *slog.Logger
 	metrics *prometheus.Registry
@@ -464,7 +466,7 @@ func (d *daemon) newAPI() (err error) {
 		Refilter:  d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,
 		Checkpoint: d.lender.Borrow, Conditions: d.conditions.Status,
-		Alerts: d.alerts.Subjects, Charts: d.charts, Journal: d.journal,
+		Alerts: d.alerts.Subjects, Ignored: d.ignored, Charts: d.charts, Journal: d.journal,
 		Disk:        func() (api.Disk, error) { return freeDisk(d) },
 		WebhookGate: &d.gates.webhooks, Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,

@@ -2,10 +2,12 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
 	"cistern/filter"
+	"cistern/verdict"
 )
 
 // filter returns the filter that a new store starts with.
@@ -22,35 +24,56 @@ func (d *daemon) seedFilter() error {
 	if d.cfg.ReadOnly {
 		return nil
 	}
-	held := d.store.Filter()
-	if held.Version == 0 {
-		_, err := d.store.SetFilter(d.cfg.filter())
-		return err
-	}
 	asked, err := filter.Compile(d.cfg.filter())
 	if err != nil {
 		return err
 	}
-	if ignored := ignoredSeeds(d.cfg.Given, asked.Config(), held.Config()); len(ignored) > 0 {
-		d.log.Warn("filter options ignored: they apply to new stores, and this store keeps its "+
-			"filter. Change it with PATCH /filter on the private listener", "ignored",
-			strings.Join(ignored, " "), "version", held.Version, "mode", held.Config().Mode)
+	d.seed = asked.Config()
+	if d.store.Filter().Version == 0 {
+		_, err := d.store.SetFilter(d.seed)
+		return err
+	}
+	for _, o := range d.ignored() {
+		d.log.Warn("option ignored: it applies to a new store, and this store keeps its filter. "+
+			"Change it with PATCH /filter on the private listener", "option", o.Option,
+			"stored", o.Held)
 	}
 	return nil
 }
 
-// ignoredSeeds returns the given options of the filter that differ from the filter held.
-func ignoredSeeds(given []string, asked, held filter.Config) (ignored []string) {
-	differs := map[string]bool{
-		"mode": asked.Mode != held.Mode, "store": asked.Store != held.Store,
-		"signal":     !slices.Equal(asked.Signals, held.Signals),
-		"collection": !slices.Equal(asked.Collections, held.Collections),
-		"exclude":    !slices.Equal(asked.Excludes, held.Excludes),
+// ignored returns the given options of the filter that differ from the filter in force, for the log
+// and for 'cistern status'.
+func (d *daemon) ignored() (all []verdict.Ignored) {
+	if d.cfg.ReadOnly {
+		return nil
 	}
-	for _, name := range given {
-		if differs[name] {
-			ignored = append(ignored, "--"+name)
+	held := d.store.Filter().Config()
+	for _, o := range []struct {
+		name        string
+		asked, held []string
+	}{
+		{"mode", []string{d.seed.Mode}, []string{held.Mode}},
+		{"store", []string{d.seed.Store}, []string{held.Store}},
+		{"signal", d.seed.Signals, held.Signals},
+		{"collection", d.seed.Collections, held.Collections},
+		{"exclude", d.seed.Excludes, held.Excludes},
+	} {
+		if slices.Contains(d.cfg.Given, o.name) && !slices.Equal(o.asked, o.held) {
+			all = append(all, verdict.Ignored{Option: "--" + o.name + " " + some(o.asked),
+				Held: some(o.held)})
 		}
 	}
-	return ignored
+	return all
+}
+
+// some writes the first of some values, and how many more there are.
+func some(values []string) string {
+	const shown = 3
+	switch n := len(values); {
+	case n == 0:
+		return "none"
+	case n > shown:
+		return fmt.Sprintf("%s and %d more", strings.Join(values[:shown], ","), n-shown)
+	}
+	return strings.Join(values, ",")
 }

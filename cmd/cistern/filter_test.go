@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,18 +67,21 @@ func TestFilterSurvivesRestarts(t *testing.T) {
 	}
 }
 
-// TestSeedFilter checks that options that are not applied are logged in one line, and options that
-// agree with the filter are not.
+// TestSeedFilter checks that each option that is not applied is logged in a line with both values,
+// and an option that agrees with the filter is not.
 func TestSeedFilter(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		args, environ []string
-		says          string // of what is ignored
+		says          []string // of what is ignored, in a line each
 	}{
-		"none":             {nil, nil, ""},
-		"as held":          {[]string{"--signal", "app.test.b", "--mode", "filter"}, []string{"CISTERN_COLLECTION=app.test.a"}, ""},
-		"others":           {[]string{"--signal", "app.test.c", "--mode", "filter"}, []string{"CISTERN_COLLECTION=app.test.c", "CISTERN_STORE=all"}, `"--signal --collection --store"`},
-		"mode and exclude": {[]string{"--mode", "full"}, []string{"CISTERN_EXCLUDE=did:web:a.example"}, `"--mode --exclude"`},
+		"none":    {},
+		"as held": {[]string{"--signal", "app.test.b", "--mode", "filter"}, []string{"CISTERN_COLLECTION=app.test.a"}, nil},
+		"others": {[]string{"--signal", "app.test.c", "--mode", "filter"}, []string{"CISTERN_COLLECTION=app.test.c,app.test.d,app.test.e,app.test.f", "CISTERN_STORE=all"},
+			[]string{`option="--store all" stored=wanted`, `option="--signal app.test.c" stored=app.test.b`,
+				`option="--collection app.test.c,app.test.d,app.test.e and 1 more" stored=app.test.a`}},
+		"mode and exclude": {[]string{"--mode", "full"}, []string{"CISTERN_EXCLUDE=did:web:a.example"},
+			[]string{`option="--mode full" stored=filter`, `option="--exclude did:web:a.example" stored=none`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -98,12 +102,14 @@ func TestSeedFilter(t *testing.T) {
 			if s.Filter().Version != held.Version {
 				t.Error("the filter was changed")
 			}
-			want := 1
-			if c.says == "" {
-				want = 0
+			got := slices.Collect(strings.Lines(out.String()))
+			if len(got) != len(c.says) || len(d.ignored()) != len(c.says) {
+				t.Fatalf("logged %q, want %d lines", got, len(c.says))
 			}
-			if got := out.String(); strings.Count(got, "\n") != want || !strings.Contains(got, c.says) || want == 1 && !strings.Contains(got, "PATCH /filter") {
-				t.Errorf("logged %q, want %d lines with %s", got, want, c.says)
+			for i, want := range c.says {
+				if !strings.Contains(got[i], want) || !strings.Contains(got[i], "PATCH /filter") {
+					t.Errorf("logged %q, want %s", got[i], want)
+				}
 			}
 		})
 	}

@@ -21,7 +21,8 @@ const statusAbout = `Show on one screen what a running daemon does, through its 
 listener at --admin, and whether it needs an operator. The exit code is
 
   0  all is well, or there are only notes (-): backfill or the crawler is paused,
-     something fails that is no alert yet, the disk reaches its reserve in a week
+     something fails that is no alert yet, the disk reaches its reserve in a week,
+     nothing is tracked, or an option of the filter is ignored
   1  a problem (!) needs an operator: an alert, a source that is not connected, a
      firehose that is paused, a daemon that is draining, suspended or not ready,
      or a disk that reaches its reserve within a day
@@ -69,29 +70,24 @@ func (s *statusSession) status(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusMax)
 	defer cancel()
-	unready, err := s.unready(ctx)
 	if s.probe {
-		return s.printProbe(unready, err)
-	}
-	if err != nil {
-		return exitError{exitUnknown, err}
+		return s.printProbe(s.unready(ctx))
 	}
 	text, answer, err := s.overview(ctx)
 	if err != nil {
 		return exitError{exitUnknown, err}
 	}
-	verdict := answer.Verdict(unready)
 	if s.json {
-		err = s.printStatus(text, unready, verdict)
+		err = s.printStatus(text, &answer.Verdict)
 	} else {
 		term := console.New(s.stdout, s.environ)
 		view := status.View{ASCII: term.ASCII(), Paint: term.Paint}
 		if term.Live() {
 			view.Columns = term.Columns()
 		}
-		_, err = fmt.Fprint(s.stdout, answer.Page(unready, view))
+		_, err = fmt.Fprint(s.stdout, answer.Page(view))
 	}
-	if err == nil && len(verdict.Problems) > 0 {
+	if err == nil && answer.Verdict.Bad() {
 		err = exitError{code: 1}
 	}
 	return err
@@ -141,7 +137,7 @@ func (s *statusSession) overview(ctx context.Context) (json.RawMessage, *status.
 }
 
 // printStatus prints the line of --json.
-func (s *statusSession) printStatus(overview json.RawMessage, unready string, v status.Verdict) error {
+func (s *statusSession) printStatus(overview json.RawMessage, v *status.Verdict) error {
 	row := struct {
 		Status   string          `json:"status"`
 		Problems []string        `json:"problems"`
@@ -149,9 +145,9 @@ func (s *statusSession) printStatus(overview json.RawMessage, unready string, v 
 		Overview json.RawMessage `json:"overview"`
 	}{"ok", append([]string{}, v.Problems...), append([]string{}, v.Notes...), overview}
 	switch {
-	case unready != "":
+	case !v.Ready:
 		row.Status = "unready"
-	case len(v.Problems) > 0:
+	case v.Bad():
 		row.Status = "attention"
 	}
 	return json.NewEncoder(s.stdout).Encode(row)

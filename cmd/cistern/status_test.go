@@ -76,14 +76,14 @@ func TestStatusExitCodes(t *testing.T) {
 	}{
 		{"all is well", "status", &stubDaemon{overview: "well"}, 0, "all is well", ""},
 		{"there are alerts", "status", &stubDaemon{overview: "troubled"}, 1, "! alert: disk", ""},
-		{"the store has failed", "status", &stubDaemon{overview: "well", unready: true}, 1, "the store has failed", ""},
+		{"the store has failed", "status", &stubDaemon{overview: "unready"}, 1, "the store has failed", ""},
 		{"no daemon answers", "status", nil, 2, "", "no daemon answers"},
 		{"another program answers", "status", &stubDaemon{overview: "missing"}, 2, "", "InternalServerError"},
 		{"the token is missing", "status", &stubDaemon{overview: "well", token: "secret"}, 2, "", "AuthRequired"},
 		{"the token is given", "status --admin-token secret", &stubDaemon{overview: "well", token: "secret"}, 0, "all is well", ""},
 		{"JSON, well", "status --json", &stubDaemon{overview: "well"}, 0, `{"status":"ok","problems":[],"notes":[],"overview":{"time"`, ""},
 		{"JSON, alerts", "status --json", &stubDaemon{overview: "troubled"}, 1, `{"status":"attention","problems":["the daemon is draining, on the way to suspended: it takes no new data`, ""},
-		{"JSON, unready", "status --json", &stubDaemon{overview: "well", unready: true}, 1, `{"status":"unready"`, ""},
+		{"JSON, unready", "status --json", &stubDaemon{overview: "unready"}, 1, `{"status":"unready"`, ""},
 		{"a probe needs no token", "status --probe", &stubDaemon{overview: "troubled", token: "secret"}, 0, "ready\n", ""},
 		{"a probe of a failed store", "status --probe", &stubDaemon{unready: true}, 1, "unready\n", ""},
 		{"a probe without a daemon", "status --probe", nil, 1, "unreachable\n", ""},
@@ -131,4 +131,40 @@ func TestStatusOfDaemon(t *testing.T) {
 	if code, page := status(); code != exitUnknown {
 		t.Errorf("exit code %d after the end of the daemon: %s", code, page)
 	}
+}
+
+// TestStatusOfNothingTracked: a daemon with a relay and nothing else copies nothing, and its status
+// says what to do. Once it has an account, it is well. A mode that a later start names is ignored,
+// and its status says so.
+func TestStatusOfNothingTracked(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 72, Repos: 1, Hosts: 1})
+	x := newTestIndex(t)
+	run := func(args ...string) (int, string) {
+		var out bytes.Buffer
+		a := &app{stdout: &out, stderr: &out, exit: func(int) {}}
+		err := a.run(t.Context(), append(args, "--admin", x.admin))
+		return exitCode(err, &out), out.String()
+	}
+	want := func(why, text string) {
+		t.Helper()
+		x.await(t, why, func() error {
+			if code, page := run("status"); code != 0 || !strings.Contains(page, text) || !strings.Contains(page, "1 of 1 connected") {
+				return errors.New(page)
+			}
+			return nil
+		})
+	}
+	stop := x.start(t, x.args(n, "--relay", n.Relay()))
+	want("a note that nothing is tracked", "\n- nothing is tracked: run 'cistern repo add DID', or set mode full")
+	if code, text := run("repo", "add", n.DIDs()[0]); code != 0 {
+		t.Fatal(text)
+	}
+	want("the account", "all is well")
+	stop()
+	stop = x.start(t, x.args(n, "--relay", n.Relay(), "--mode", "full"))
+	want("the mode that is ignored", "\n- --mode full is ignored: the store keeps filter, which PATCH /filter changes\n")
+	x.patch(t, `{"mode":"full"}`)
+	want("the mode of the option", "all is well")
+	stop()
 }

@@ -77,10 +77,6 @@ func (s *topSession) top(ctx context.Context) error {
 func (s *topSession) sample(ctx context.Context) (*status.Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusMax)
 	defer cancel()
-	unready, err := s.unready(ctx)
-	if err != nil {
-		return nil, err
-	}
 	_, answer, err := s.overview(ctx)
 	if err != nil {
 		return nil, err
@@ -89,7 +85,7 @@ func (s *topSession) sample(ctx context.Context) (*status.Sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &status.Sample{Answer: answer, Counters: status.ParseCounters(text), Unready: unready}, nil
+	return &status.Sample{Answer: answer, Counters: status.ParseCounters(text)}, nil
 }
 
 // rows prints a row each time, until ctx ends. It ends with an error if the first request fails.
@@ -125,7 +121,7 @@ func (s *topSession) printRow(live *status.Live, sample *status.Sample, titles b
 			return err
 		}
 	case s.json && sample != nil:
-		verdict := sample.Verdict(sample.Unready)
+		verdict := &sample.Verdict
 		return json.NewEncoder(s.stdout).Encode(struct {
 			Time     string       `json:"time"`
 			Rates    status.Rates `json:"per_second"`

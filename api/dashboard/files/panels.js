@@ -13,19 +13,14 @@ const gauges = [
   ["lacking", "do not agree with the filter yet"], ["returning", "hidden for a while"],
 ];
 
-// verdict shows in one line whether anything needs the operator.
-export function verdict(o) {
-  const grace = o.alerts.total - o.alerting;
-  const paused = Object.keys(o.stats.paused ?? {}).sort();
-  const phase = o.stats.phase;
-  const parts = [];
-  if (o.alerting) parts.push(plural(o.alerting, "alert"));
-  if (o.maintenance.disk_short) parts.push("disk is short");
-  if (phase) parts.push(phase.phase);
-  if (paused.length) parts.push(`${paused.join(" and ")} paused`);
-  if (!parts.length && grace) parts.push(`${number(grace)} failing, in grace`);
-  show(o.alerting || o.maintenance.disk_short ? "bad" : parts.length ? "warn" : "good",
-    parts.length ? parts.join(", ") : "all well");
+// verdict shows the verdict of the daemon, and the sentences that explain it.
+export function verdict({ verdict: v }) {
+  show(v.level, v.text);
+  const row = (kind, level) => (says, i) => ({ says, kind, level, key: `${kind} ${i}` });
+  fill(at("attention"), [...v.problems.map(row("problem", "bad")), ...v.notes.map(row("note", "warn"))], (s) => s.key, [
+    badge((s) => [s.kind, s.level]),
+    plain((s) => s.says, "clip"),
+  ], "All is well.");
 }
 
 // show writes the verdict, and gives the page its title.
