@@ -17,10 +17,10 @@ import (
 //
 //	problem   the daemon is not ready; an alert; a firehose that is down, unless Cistern added it;
 //	          the daemon drains or is suspended; the firehose is paused; the disk reaches its
-//	          reserve within diskSoon
+//	          reserve within diskSoon, and no alert says that it has
 //	note      backfill or the crawler is paused; a subject fails in the grace of its alert; the disk
-//	          reaches its reserve within diskLater; nothing is tracked, and nothing can be found; an option of
-//	          the filter is ignored
+//	          reaches its reserve within diskLater; nothing is tracked, and nothing can be found; an
+//	          option of the filter is ignored
 //	all well  neither
 type Verdict struct {
 	Level string `json:"level"` // Bad with a problem, Warn with notes only, else Good
@@ -140,9 +140,10 @@ func (v *Verdict) judgeSources(f *Facts) {
 	}
 }
 
-// judgeDisk looks at when the disk will be short.
+// judgeDisk looks at when the disk will be short. An alert says that it is.
 func (v *Verdict) judgeDisk(f *Facts) {
-	if f.DiskShort.IsZero() {
+	isShort := func(s alert.Subject) bool { return s.Kind == alert.Disk }
+	if f.DiskShort.IsZero() || slices.ContainsFunc(f.Alerts, isShort) {
 		return
 	}
 	const text = "the disk reaches its reserve %s"

@@ -125,7 +125,8 @@ func (b *browser) figures(t *testing.T, x *testIndex, host, dead string) {
 	x.await(t, "the figures of /stats", func() error { return b.compare(t, x) })
 	b.await(t, x, "the dead source to alert", `document.querySelector("#alerts tbody").textContent.includes("source")`)
 	for selector, wants := range map[string][]string{
-		"#verdict":           {"1 alert"},
+		"#verdict":           {"1 problem"},
+		"#attention tbody":   {"problem", "alert: source " + dead, "connection refused"},
 		"#alerts tbody":      {"alert", dead, "dial: "},
 		"#sources tbody":     {"connected", "failing", strings.TrimPrefix(dead, "ws://"), "dial: "},
 		"#sources-count":     {"1 of 2 connected"},
@@ -166,7 +167,7 @@ func (b *browser) shifts(t *testing.T, x *testIndex, m *machine, accounts []*sim
 			t.Fatal(err)
 		}
 	}
-	b.await(t, x, "the disk to alert", `document.getElementById("verdict").textContent.includes("2 alerts, disk is short")`)
+	b.await(t, x, "the disk to alert", `document.getElementById("verdict").textContent.includes("2 problems, 2 notes")`)
 	b.refreshes(t, x, 1)
 	if text := b.text(t, "#conditions tbody"); !strings.Contains(text, "backfill") || !strings.Contains(text, "48 MiB free") {
 		t.Errorf("the pause is not shown: %s", text)
@@ -175,7 +176,7 @@ func (b *browser) shifts(t *testing.T, x *testIndex, m *machine, accounts []*sim
 	shifts := get[[]string](t, b, "window.shifts") // before the picture, which changes the size of the window
 	b.screen(t, "alerts-1280-light")
 	m.set(func() { m.free = 500e6 })
-	b.await(t, x, "the disk to be well", `!document.getElementById("verdict").textContent.includes("disk")`)
+	b.await(t, x, "the disk to be well", `!document.querySelector("#attention tbody").textContent.includes("the disk is short")`)
 	if len(shifts) > 0 {
 		t.Errorf("parts of the page moved when it was refreshed: %s", strings.Join(shifts, "\n"))
 	}
