@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -49,19 +50,49 @@ func (a *app) completionCommand() *cli.Command {
 				if err := noArguments(cmd); err != nil {
 					return err
 				}
-				if shell == "bash" {
-					if _, err := fmt.Fprint(a.stdout, bashWords); err != nil {
-						return err
-					}
+				script, err := completionScript(ctx, shell)
+				if err == nil {
+					_, err = fmt.Fprint(a.stdout, script)
 				}
-				// The library has the scripts, for programs that leave the command to it.
-				scripts := &cli.Command{Name: "cistern", EnableShellCompletion: true, Writer: a.stdout,
-					ExitErrHandler: func(context.Context, *cli.Command, error) {}}
-				return scripts.Run(ctx, []string{"cistern", "completion", shell})
+				return err
 			},
 		})
 	}
 	return cmd
+}
+
+// bashEval is how the script of the library asks for words: it runs the command line as it was typed,
+// with its redirections and substitutions. bashAsk passes the words as they are.
+const (
+	bashEval = `    request_comp="$(__cistern_build_completion_request)"
+    opts=$(eval "${request_comp}" 2>/dev/null)
+`
+	bashAsk = `    local -a asked=("${words[0]/#\~/$HOME}" "${words[@]:1:cword-1}")
+    [[ "${cur}" != "-"* ]] || asked+=("${cur}")
+    opts=$("${asked[@]}" --generate-shell-completion 2>/dev/null)
+`
+)
+
+// valueless is a context without values: by them the library would print to the command that runs.
+type valueless struct{ context.Context }
+
+func (valueless) Value(any) any { return nil }
+
+// completionScript returns the script for a shell. The library has it, for programs that leave the
+// command to it.
+func completionScript(ctx context.Context, shell string) (string, error) {
+	var out strings.Builder
+	scripts := &cli.Command{Name: "cistern", EnableShellCompletion: true, Writer: &out,
+		ExitErrHandler: func(context.Context, *cli.Command, error) {}}
+	err := scripts.Run(valueless{ctx}, []string{"cistern", "completion", shell})
+	if err != nil || shell != "bash" {
+		return out.String(), err
+	}
+	script := strings.Replace(out.String(), bashEval, bashAsk, 1)
+	if !strings.Contains(script, bashAsk) {
+		return "", errors.New("the script of the library has changed: it would run the command line")
+	}
+	return bashWords + script, nil
 }
 
 // completionFlag is what the scripts append to a command line whose end is to be completed.

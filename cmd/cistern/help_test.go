@@ -109,6 +109,39 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
+// TestCompletionRunsNothing: the script for bash asks about the words of a command line, and runs neither
+// its redirections nor its substitutions.
+func TestCompletionRunsNothing(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	kept := filepath.Join(dir, "kept")
+	if err := errors.Join(os.Symlink(self, filepath.Join(dir, "cistern")), os.WriteFile(kept, []byte("kept"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	const driver = `source <(cistern completion bash)
+		ask() { COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); COMPREPLY=(); __cistern_bash_autocomplete; echo "${COMPREPLY[@]}"; }
+		ask cistern host l
+		ask cistern host ls '>' "$HOME/kept" ''
+		ask cistern host '$(touch $HOME/made)' ''
+		ask cistern host 'x;touch $HOME/made' ''`
+	bash := exec.Command("bash", "--norc", "--noprofile", "-c", driver)
+	bash.Env = append(os.Environ(), childAsShips, "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir)
+	out, err := bash.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "ls limit\n") {
+		t.Errorf("bash completes: %v\n%s", err, out)
+	}
+	if text, err := os.ReadFile(kept); err != nil || string(text) != "kept" {
+		t.Errorf("a redirection was done: %q, %v", text, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "made")); err == nil {
+		t.Error("a substitution was done")
+	}
+}
+
 // TestCompletionDriven: the shells that are installed complete a command: bash and zsh when
 // their tab key is pressed, fish by its command that does the same. bash does it without the package bash-completion.
 func TestCompletionDriven(t *testing.T) {
