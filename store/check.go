@@ -27,7 +27,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 // CheckWithProgress is like Check. It calls progress from time to time, at least once for each step.
 func (s *Store) CheckWithProgress(ctx context.Context, report func(difference string),
 	progress func(CheckProgress)) (differences int, err error) {
-	c := checker{s: s, ctx: ctx, progress: progress, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
+	c := checker{s: s, ctx: ctx, checkWork: checkWork{progress: progress}, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
 		differences++
 		report(fmt.Sprintf(format, args...))
 	}}
@@ -49,16 +49,16 @@ func (s *Store) CheckWithProgress(ctx context.Context, report func(difference st
 	if err != nil {
 		return 0, errors.Join(err, snap.Close())
 	}
-	entries, err := c.entries()
+	entries, err := estimateEntries(&c)
 	if err == nil {
-		err = c.take(c.steps(entries))
+		err = c.take(checkSteps(&c, entries))
 	}
 	return differences, errors.Join(err, snap.Close())
 }
 
-// steps returns the steps of Check in their order, as some need what others gather. entries is how
+// checkSteps returns the steps of Check in their order, as some need what others gather. entries is how
 // many the log has.
-func (c *checker) steps(entries int64) []checkStep {
+func checkSteps(c *checker, entries int64) []checkStep {
 	free := func(run func() error) checkStep { return checkStep{run: run} }
 	repos, events, collections := c.want[countRepos], c.want[countEvents], c.want[countCollections]
 	bodies := c.want[countRecords] + c.want[countBlocks]
@@ -89,11 +89,7 @@ type checker struct {
 	ctx    context.Context
 	r      *pebble.Snapshot
 	report func(format string, args ...any)
-
-	progress func(CheckProgress)
-	at       CheckProgress // before the step
-	step     checkStep     // that runs
-	worked   int64         // of its work
+	checkWork
 
 	want   counts
 	got    counts

@@ -16,6 +16,14 @@ type checkStep struct {
 	run  func() error
 }
 
+// checkWork is the work of Check, done and to do.
+type checkWork struct {
+	progress func(CheckProgress)
+	at       CheckProgress // before the step
+	step     checkStep     // that runs
+	worked   int64         // of its work
+}
+
 // Nanoseconds of a processor that Check takes for a row. BenchmarkCheck measures them; BENCHMARKS.md
 // has the machine and the figures. Steps without a cost take less than a hundredth of the time.
 const (
@@ -39,9 +47,9 @@ const checkTellEvery = 1_000_000
 // logSamples is how many events are looked at to estimate how many entries the log has.
 const logSamples = 64
 
-// entries estimates how many entries the log has: an entry of a commit has some events, one of an
+// estimateEntries estimates how many entries the log has: an entry of a commit has some events, one of an
 // import thousands.
-func (c *checker) entries() (int64, error) {
+func estimateEntries(c *checker) (int64, error) {
 	events := c.next - min(c.tail, c.next)
 	share := 0.0
 	for i := range min(events, logSamples) {
@@ -57,37 +65,37 @@ func (c *checker) entries() (int64, error) {
 	return int64(share / logSamples * float64(events)), nil
 }
 
-// take runs the steps, and reports how far they are.
-func (c *checker) take(steps []checkStep) error {
+// take runs steps, and reports how far they are.
+func (w *checkWork) take(steps []checkStep) error {
 	for _, s := range steps {
-		c.at.Total += s.work
+		w.at.Total += s.work
 	}
 	for _, s := range steps {
 		if s.part != "" {
-			c.at.Part = s.part
+			w.at.Part = s.part
 		}
-		c.step, c.worked = s, 0
-		c.tell()
+		w.step, w.worked = s, 0
+		w.tell()
 		if err := s.run(); err != nil {
 			return err
 		}
-		c.at.Done += s.work
+		w.at.Done += s.work
 	}
 	return nil
 }
 
 // spent adds work that the step has done.
-func (c *checker) spent(work int64) {
-	before := c.worked
-	c.worked += work
-	if c.worked/checkTellEvery != before/checkTellEvery {
-		c.tell()
+func (w *checkWork) spent(work int64) {
+	before := w.worked
+	w.worked += work
+	if w.worked/checkTellEvery != before/checkTellEvery {
+		w.tell()
 	}
 }
 
 // tell reports progress. A step that has more work than was estimated stays at its end.
-func (c *checker) tell() {
-	now := c.at
-	now.Done += min(c.worked, c.step.work)
-	c.progress(now)
+func (w *checkWork) tell() {
+	now := w.at
+	now.Done += min(w.worked, w.step.work)
+	w.progress(now)
 }

@@ -65,7 +65,7 @@ func TestBrowserStatusPage(t *testing.T) {
 		"#sources-count":   {"1 of 2 connected"},
 		"#backfill-note":   {" of 12 repositories"},
 		"#charts":          {"Throughput", "Lag behind the firehoses"},
-		"#states tbody":    {"synced", "pending", "resync", "unreachable"},
+		"#states tbody":    {"synced", "pending", "resync", "transport"},
 		"#live-note":       {"1 of 2 sources"},
 		`[href="./"]`:      {"About this index"},
 		"#h-charts":        {"Charts"},
@@ -126,7 +126,7 @@ func (b *browser) compareStatus(t *testing.T, x *testIndex) (err error) {
 		...Object.fromEntries([...document.querySelectorAll("#states tbody tr")].map((e) => [e.dataset.key, e.lastChild.textContent])) })`)
 	for name, want := range map[string]int64{"repos": counts["repos"], "records": counts["records"], "queue": counts["pending"], "failing": counts["resync"],
 		"synced": counts["synced"], "pending": counts["pending"], "resync": counts["resync"], "gone": counts["gone"], "idle": counts["idle"], "draining": counts["draining"],
-		"unreachable": counts["error_transport"], "refused": counts["error_generic"], "rate-limited": counts["error_ratelimited"]} {
+		"transport": counts["error_transport"], "generic": counts["error_generic"], "ratelimited": counts["error_ratelimited"]} {
 		if got := strings.ReplaceAll(shown[name], ",", ""); got != strconv.FormatInt(want, 10) {
 			err = errors.Join(err, fmt.Errorf("%s: the page shows %q, /stats %d", name, shown[name], want))
 		}

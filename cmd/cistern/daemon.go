@@ -36,6 +36,7 @@ import (
 	"cistern/phase"
 	"cistern/store"
 	"cistern/trace"
+	"cistern/verdict"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -466,7 +467,10 @@ func (d *daemon) newAPI() (err error) {
 		Refilter:  d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,
 		Checkpoint: d.lender.Borrow, Conditions: d.conditions.Status,
-		Alerts: d.alerts.Subjects, Ignored: d.ignored, Charts: d.charts, Journal: d.journal,
+		Alerts: d.alerts.Subjects, Charts: d.charts, Journal: d.journal,
+		Ignored: func() []verdict.Ignored {
+			return d.cfg.ignored(d.seed, d.store.Filter().Config())
+		},
 		Disk:        func() (api.Disk, error) { return freeDisk(d) },
 		WebhookGate: &d.gates.webhooks, Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,

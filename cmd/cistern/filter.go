@@ -33,7 +33,7 @@ func (d *daemon) seedFilter() error {
 		_, err := d.store.SetFilter(d.seed)
 		return err
 	}
-	for _, o := range d.ignored() {
+	for _, o := range d.cfg.ignored(d.seed, d.store.Filter().Config()) {
 		d.log.Warn("option ignored: it applies to a new store, and this store keeps its filter. "+
 			"Change it with PATCH /filter on the private listener", "option", o.Option,
 			"stored", o.Held)
@@ -41,24 +41,23 @@ func (d *daemon) seedFilter() error {
 	return nil
 }
 
-// ignored returns the given options of the filter that differ from the filter in force, for the log
-// and for 'cistern status'.
-func (d *daemon) ignored() (all []verdict.Ignored) {
-	if d.cfg.ReadOnly {
+// ignored returns the given options of the filter, whose values are in asked, that differ from the
+// filter in force, for the log and for 'cistern status'.
+func (c *Config) ignored(asked, held filter.Config) (all []verdict.Ignored) {
+	if c.ReadOnly {
 		return nil
 	}
-	held := d.store.Filter().Config()
 	for _, o := range []struct {
 		name        string
 		asked, held []string
 	}{
-		{"mode", []string{d.seed.Mode}, []string{held.Mode}},
-		{"store", []string{d.seed.Store}, []string{held.Store}},
-		{"signal", d.seed.Signals, held.Signals},
-		{"collection", d.seed.Collections, held.Collections},
-		{"exclude", d.seed.Excludes, held.Excludes},
+		{"mode", []string{asked.Mode}, []string{held.Mode}},
+		{"store", []string{asked.Store}, []string{held.Store}},
+		{"signal", asked.Signals, held.Signals},
+		{"collection", asked.Collections, held.Collections},
+		{"exclude", asked.Excludes, held.Excludes},
 	} {
-		if slices.Contains(d.cfg.Given, o.name) && !slices.Equal(o.asked, o.held) {
+		if slices.Contains(c.Given, o.name) && !slices.Equal(o.asked, o.held) {
 			all = append(all, verdict.Ignored{Option: "--" + o.name + " " + some(o.asked),
 				Held: some(o.held)})
 		}

@@ -103,7 +103,7 @@ func TestSeedFilter(t *testing.T) {
 				t.Error("the filter was changed")
 			}
 			got := slices.Collect(strings.Lines(out.String()))
-			if len(got) != len(c.says) || len(d.ignored()) != len(c.says) {
+			if len(got) != len(c.says) || len(d.cfg.ignored(d.seed, d.store.Filter().Config())) != len(c.says) {
 				t.Fatalf("logged %q, want %d lines", got, len(c.says))
 			}
 			for i, want := range c.says {
