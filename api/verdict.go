@@ -13,7 +13,7 @@ func (o *overview) verdict(now time.Time, body *overviewBody) verdict.Verdict {
 		Alerts: o.alerts(), Sources: o.following(), Tracking: o.tracking(), Ignored: o.ignored()}
 	if p := body.Stats.Phase; p != nil {
 		f.Phase = &verdict.Phase{Name: p.Phase, Wanted: p.Wanted, Reached: p.Reached,
-			Failure: p.Failure}
+			Failure: p.Failure, Reason: p.Reason}
 	}
 	if body.Disk != nil {
 		f.DiskShort = body.Disk.short

@@ -11,7 +11,7 @@ import (
 )
 
 // TestCheckProgress: the progress of a check never goes back, ends at its total, and names each part. No
-// step does all of its work at once.
+// quarter of it passes at once.
 func TestCheckProgress(t *testing.T) {
 	t.Parallel()
 	for seed := range storetest.Seeds(3) {

@@ -31,6 +31,7 @@ type Phase struct {
 	Name, Wanted string
 	Reached      bool
 	Failure      string // why the phase cannot be reached, "" if it can
+	Reason       string // why it lasts until the daemon ends, "" if the operator can end it
 }
 
 // Source is a firehose.

@@ -20,7 +20,7 @@ import (
 //	          reserve within diskSoon, and no alert says that it has
 //	note      backfill or the crawler is paused; a subject fails in the grace of its alert; the disk
 //	          reaches its reserve within diskLater; nothing is tracked, and nothing can be found; an
-//	          option of the filter is ignored
+//	          option of the filter is ignored; the daemon only answers (--read-only)
 //	all well  neither
 type Verdict struct {
 	Level string `json:"level"` // Bad with a problem, Warn with notes only, else Good
@@ -76,6 +76,10 @@ func (v *Verdict) note(format string, args ...any) {
 
 // judgePhase looks at the phase and at what is paused.
 func (v *Verdict) judgePhase(f *Facts) {
+	if f.Phase != nil && f.Phase.Reason != "" {
+		v.note("the daemon is %s until it ends: %s", f.Phase.text(), f.Phase.Reason)
+		return
+	}
 	if f.Phase != nil {
 		v.problem("the daemon is %s: it takes no new data; 'cistern phase resume' ends that",
 			f.Phase.text())

@@ -56,7 +56,7 @@ func TestBrowserStatusPage(t *testing.T) {
 		t.Errorf("the link leads to %s", at)
 	}
 	b.observeShifts(t)
-	b.await(t, x, "the dead source to alert", `document.querySelector("#problems tbody").textContent.includes("firehose")`)
+	b.await(t, x, "the alert of the dead source", `document.title.startsWith("1 alert")`)
 	x.await(t, "the figures of /stats", func() error { return b.compareStatus(t, x) })
 	for selector, wants := range map[string][]string{
 		"#verdict":         {"1 alert"},
