@@ -226,8 +226,8 @@ func (b *browser) repositories(t *testing.T, x *testIndex, failed *simnet.Accoun
 	find("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")
 	b.await(t, x, "the refusal", `document.getElementById("find-said").textContent.includes("no repository of did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")`)
 	b.wantErrors(t, "404")
-	find("nobody.sim.test")
-	b.await(t, x, "the refusal of a handle", `document.getElementById("find-said").textContent.includes("nobody.sim.test")`)
+	find("absent.sim.test")
+	b.await(t, x, "the refusal of a handle", `document.getElementById("find-said").textContent.includes("absent.sim.test")`)
 	b.wantErrors(t, "400")
 }
 

@@ -131,7 +131,7 @@ func (c *checkRun) report(text string) {
 	c.shown.Above(func() { fmt.Fprintf(c.stdout, "  difference: %s\n", text) })
 }
 
-// openLinks opens the index of backlinks in a directory, nil if there is none.
+// openLinks opens the index of backlinks in a directory, nil if the directory has no index.
 func (c *checkRun) openLinks(dir string) (*linkindex.Index, error) {
 	x, err := linkindex.Open(linkindex.Options{Store: c.store, Dir: dir, ReadOnly: true})
 	if errors.Is(err, store.ErrNotFound) {

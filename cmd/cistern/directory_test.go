@@ -54,7 +54,7 @@ func (x *testIndex) awaitAlerts(t *testing.T, what string, texts ...string) {
 }
 
 // TestDirectoryAlert: a PLC directory that stops answering is an alert until it answers again, and
-// the status of the daemon says so. A DID that does not exist is none.
+// the status of the daemon says so. A DID that does not exist raises no alert.
 func TestDirectoryAlert(t *testing.T) {
 	t.Parallel()
 	for name, fault := range outages {

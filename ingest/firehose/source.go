@@ -101,8 +101,8 @@ func (s *Source) PDSHost() string {
 func (s *Source) Refuse() { s.foreign.Add(1) }
 
 // Finish marks events as done, by their numbers, and returns the seq up to which all events of the
-// source are done, -1 if there is none. A batch that has the changes of events calls it while it
-// gets its place in the log (store.Batch.SetCursor).
+// source are done, -1 while that is unknown. A batch that has the changes of events calls it while
+// it gets its place in the log (store.Batch.SetCursor).
 func (s *Source) Finish(numbers ...int64) (mark int64) { return s.tracker.finish(numbers...) }
 
 // ending is why a connection ended, or could not be made.

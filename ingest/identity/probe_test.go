@@ -14,8 +14,8 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestFaultsOfADirectory: a directory that stops answering is a fault, in each way to stop, and is none
-// once it is back, without a lookup (invariant 9).
+// TestFaultsOfADirectory: a directory that stops answering has a fault, in each way to stop, and
+// loses the fault when it is back, without a lookup (invariant 9).
 func TestFaultsOfADirectory(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
