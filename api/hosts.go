@@ -208,7 +208,8 @@ func (hs *hosts) named(r *http.Request) (store.Host, error) {
 		if err != nil {
 			return h, err
 		}
-		return h, wire.Refuse("NotFound", "no host %s is known%s", wire.Echo(name), nearest)
+		return h, wire.Refuse("NotFound", "no host %s is known%s; 'cistern run --host-limit' and "+
+			"'--host-ban' hold for hosts that are not known yet", wire.Echo(name), nearest)
 	}
 	return h, err
 }

@@ -237,7 +237,8 @@ func Find(ctx context.Context, d objects.Destination, name string) (Generation, 
 	if name == "" {
 		return Generation{}, errNone(d)
 	}
-	return Generation{}, fmt.Errorf("generation %.80q of %s: %w", name, d, objects.ErrNotFound)
+	return Generation{}, fmt.Errorf("generation %.80q of %s: %w; 'cistern backup ls %[2]s' lists "+
+		"them", name, d, objects.ErrNotFound)
 }
 
 // Select returns the generation with a name, or for "" all generations, oldest first. It returns

@@ -266,7 +266,7 @@ func TestRestoreRefuses(t *testing.T) {
 		}, "", "already"},
 		"another generation": {half, second.Name, "half restored from generation " + first.Name},
 		"a stranger":         {func(dir string) { half(dir); write(t, filepath.Join(dir, "x.sst"), "") }, "", "x.sst"},
-		"no such generation": {func(string) {}, "20200101T000000.000Z-00", "not found"},
+		"no such generation": {func(string) {}, "20200101T000000.000Z-00", "not found; 'cistern backup ls "},
 	} {
 		dir := t.TempDir()
 		row.prepare(dir)

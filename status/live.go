@@ -63,7 +63,7 @@ func (l *Live) Screen(rows int, every time.Duration, v View) []string {
 	l.offset = max(0, min(l.offset, l.lines-l.rows))
 	list = list[l.offset:min(l.offset+l.rows, l.lines)]
 	foot := fmt.Sprintf("q ends, every %s", every)
-	if l.lines > l.rows {
+	if l.lines > l.rows && l.rows > 0 {
 		foot += fmt.Sprintf("; lines %d to %d of %d: arrows, PgUp, PgDn", l.offset+1,
 			l.offset+len(list), l.lines)
 	}

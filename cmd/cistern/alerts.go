@@ -234,9 +234,9 @@ func failingConditions(conditions []condition.Status) (all []alert.Failure) {
 	return all
 }
 
-const alertsAbout = `List what fails in a running daemon, through its private
-listener, at --admin. What is in grace may recover by itself. What has failed for
-long enough and often enough is an alert.`
+const alertsAbout = `List what fails in a running daemon, through its private listener, at --admin.
+What is in grace may recover by itself. What has failed for long enough and
+often enough is an alert.`
 
 // alertRow has the fields of a subject that the command shows.
 type alertRow struct {

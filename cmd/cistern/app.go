@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"cistern/console"
+
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
 )
@@ -180,6 +182,19 @@ func buildSetting(key string) string {
 func noArguments(cmd *cli.Command) error {
 	if cmd.NArg() > 0 {
 		return usageError(fmt.Errorf("%s takes no arguments, got %q", subject(cmd), cmd.Args().First()))
+	}
+	return nil
+}
+
+// wantArguments returns an error for a command that has not n arguments, or has an empty one. form
+// names them.
+func wantArguments(cmd *cli.Command, n int, form string) error {
+	switch {
+	case cmd.NArg() != n:
+		return usageError(fmt.Errorf("%s takes %s, got %s", subject(cmd), form,
+			console.Count(int64(cmd.NArg()), "argument")))
+	case slices.Contains(cmd.Args().Slice(), ""):
+		return usageError(fmt.Errorf("%s takes %s, got an empty argument", subject(cmd), form))
 	}
 	return nil
 }

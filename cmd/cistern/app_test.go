@@ -75,7 +75,7 @@ func TestCommands(t *testing.T) {
 		{"backup verify --help", "exit code is 1", ""},
 		{"restore --help", "--generation NAME", ""},
 		{"backup lss ./x", "", `backup has no command "lss"; a directory needs a slash in its name, such as ./lss (see: cistern backup --help)`},
-		{"restore", "", "restore takes one argument, SRC, got 0"},
+		{"restore", "", "restore takes SRC, got 0 arguments"},
 		{"rnu", "", `unknown command "rnu"; did you mean run?`},
 		{"filter --help", "", `unknown command "filter"; did you mean alerts? (see: cistern --help)`},
 		{"help filter", "", `unknown command "filter"`},

@@ -21,10 +21,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const backupAbout = `Back up the store of a running daemon on this machine, while it
-runs, to a directory or a bucket of S3 or of a service with its API. Only files
-are stored that DEST lacks. An interrupted backup does not count: run the command
-again. One backup at a time uses a destination.
+const backupAbout = `Back up the store of a running daemon on this machine, while it runs, to a
+directory or a bucket of S3 or of a service with its API. Only files are stored
+that DEST lacks. An interrupted backup does not count: run the command again.
+One backup at a time uses a destination.
 
 DEST is a directory with a slash in its name, such as /backups or ./backups, or
 s3://BUCKET/PREFIX. A bucket needs AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and,
@@ -138,9 +138,8 @@ func (a *app) backupSubcommand(name, argument, usage, about string,
 			env, errs := readEnviron(a.environ)
 			_, _, more := load(options, cmd, env)
 			errs = append(errs, more...)
-			if cmd.NArg() != 1 {
-				errs = append(errs, fmt.Errorf("%s takes one argument, %s, got %d", subject(cmd), argument,
-					cmd.NArg()))
+			if err := wantArguments(cmd, 1, argument); err != nil {
+				errs = append(errs, err)
 			} else if err := s.open(cmd.Args().First()); err != nil {
 				errs = append(errs, err)
 			}

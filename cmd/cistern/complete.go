@@ -17,8 +17,8 @@ const completionAbout = `Print a script that has a shell complete the commands a
   PowerShell  cistern completion pwsh | Out-String | Invoke-Expression
 
 In bash it works with and without the package bash-completion, and in zsh after
-compinit. The Debian package installs the scripts for bash (where bash-completion
-loads them), zsh and fish.`
+compinit. The Debian package installs the scripts for bash (where
+bash-completion loads them), zsh and fish.`
 
 const completionExamples = `  cistern completion bash > /usr/share/bash-completion/completions/cistern
 `

@@ -93,7 +93,7 @@ func (a *app) demoCommand() *cli.Command {
 	var cfg demoOptions
 	return &cli.Command{
 		Name:               "demo",
-		Usage:              "index a simulated network on this machine and show example queries",
+		Usage:              "index a simulated network and show example queries",
 		UsageText:          "cistern demo [options]",
 		Description:        demoAbout,
 		Flags:              flags(cfg.options()),

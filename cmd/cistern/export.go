@@ -17,22 +17,23 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-const exportAbout = `Export all current records, or those of some collections or
-accounts, into files at DEST: a directory with a slash in its name, or
-s3://BUCKET/PREFIX with the access that 'cistern backup --help' describes. The
-daemon on this machine lends the command a checkpoint of its store and goes on;
---data exports a store that no daemon uses. Run the command as the daemon's user.
+const exportAbout = `Export all current records, or those of some collections or accounts, into
+files at DEST: a directory with a slash in its name, or s3://BUCKET/PREFIX with
+the access that 'cistern backup --help' describes. The daemon on this machine
+lends the command a checkpoint of its store and goes on; --data exports a store
+that no daemon uses. Run the command as the daemon's user.
 
-DEST gets part files, and at last a manifest.json with the head, that is the event
-as of which the records are, and the rows, size and SHA-256 of each part. Without
-a manifest an export does not count: run the command again, and it goes on behind
-the last part that is complete. One export at a time uses a DEST. To follow what
-changes after the export, read /stream from the head + 1 on. docs/analysing.md
-has queries in SQL for the files.
+DEST gets part files, and at last a manifest.json with the head, that is the
+event as of which the records are, and the rows, size and SHA-256 of each part.
+Without a manifest an export does not count: run the command again, and it goes
+on behind the last part that is complete. One export at a time uses a DEST. To
+follow what changes after the export, read /stream from the head + 1 on.
+docs/analysing.md has queries in SQL for the files.
 
-With --format car, DEST gets a CAR for each whole repository, and a manifest with
-its did, rev, path, size and SHA-256; DEST may then be a file that ends in .tar,
-.tar.gz or .tar.zst instead of a directory. docs/cars.md describes the files.`
+With --format car, DEST gets a CAR for each whole repository, and a manifest
+with its did, rev, path, size and SHA-256; DEST may then be a file that ends in
+.tar, .tar.gz or .tar.zst instead of a directory. docs/cars.md describes the
+files.`
 
 const exportExamples = `  cistern export ./export --format parquet
   cistern export repos.tar.zst --format car
@@ -99,8 +100,8 @@ func (a *app) exportCommand() *cli.Command {
 			_, _, own := load(s.own(), cmd, nil)
 			_, _, common := load(s.common(), cmd, env)
 			errs = append(append(errs, own...), common...)
-			if cmd.NArg() != 1 {
-				errs = append(errs, fmt.Errorf("export takes one argument, DEST, got %d", cmd.NArg()))
+			if err := wantArguments(cmd, 1, "DEST"); err != nil {
+				errs = append(errs, err)
 			} else if err := s.open(cmd.Args().First()); err != nil {
 				errs = append(errs, err)
 			}

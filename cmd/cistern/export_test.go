@@ -118,7 +118,7 @@ func TestExportCommand(t *testing.T) {
 		{"posts", []string{"--collection", posts, "--json"}, `{"format":"ndjson","epoch":"`, ""},
 		{"x", []string{"--format", "csv"}, "", `format "csv" is unknown: want one of ndjson, parquet`},
 		{"x", []string{"--collection", "posts"}, "", `--collection "posts"`},
-		{"x", []string{"more/of"}, "", "takes one argument, DEST, got 2"},
+		{"x", []string{"more/of"}, "", "takes DEST, got 2 arguments"},
 		{"x", []string{"--data", x.dir}, "", "open store"},
 		{"x", []string{"--admin", "127.0.0.1:1"}, "", "no daemon answers"},
 	} {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v3"
 )
@@ -67,6 +68,25 @@ func TestManual(t *testing.T) {
 			t.Errorf("the formatted manual lacks %q", want)
 		}
 	}
+}
+
+// TestHelpFits: a help page has no line that is longer than a terminal is wide. Command lines may be:
+// a terminal would not break them in a place where they can be typed.
+func TestHelpFits(t *testing.T) {
+	t.Parallel()
+	var visit func(path []string, cmd *cli.Command)
+	visit = func(path []string, cmd *cli.Command) {
+		page, _, _ := strings.Cut(printedBy(t, append(path, "--help")...), "\nExamples:\n")
+		for line := range strings.Lines(page) {
+			if n := utf8.RuneCountInString(line) - 1; n > helpColumns && !strings.HasPrefix(line, "  cistern ") {
+				t.Errorf("%s: %d columns: %s", path, n, line)
+			}
+		}
+		for _, sub := range cmd.Commands {
+			visit(append(slices.Clone(path), sub.Name), sub)
+		}
+	}
+	visit(nil, new(app).commands())
 }
 
 // TestCompletion: each word is completed with what may follow the words before it, and the scripts

@@ -141,9 +141,9 @@ func askHost(method, part string) func(*hostSession, context.Context) error {
 
 // restrict sets the limits of a host, which have the form that --host-limit has.
 func (s *hostSession) restrict(ctx context.Context) error {
-	if s.cmd.NArg() != 2 {
-		return usageError(fmt.Errorf("%s has %d arguments, want HOST %s, such as pds.example.com 2:4",
-			subject(s.cmd), s.cmd.NArg(), pace.OverrideForm))
+	err := wantArguments(s.cmd, 2, "HOST "+pace.OverrideForm+" (such as pds.example.com 2:4)")
+	if err != nil {
+		return err
 	}
 	limits, err := pace.ParseOverride(s.cmd.Args().Get(1))
 	if err != nil {

@@ -18,19 +18,19 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-const importAbout = `Store the repositories of CAR files. Each is verified as if its host had
-sent it: all hashes, the tree, and the signature, with the key of the DID document
-as it is now. SRC is a directory, a tar archive (also compressed by gzip or zstd),
-s3://BUCKET/PREFIX, or s3://BUCKET/NAME.tar.zst; a bucket needs the variables that
-'cistern backup --help' describes. Files are read that end in .car; the account of
-each is the one that its commit names.
+const importAbout = `Store the repositories of CAR files. Each is verified as if its host had sent
+it: all hashes, the tree, and the signature, with the key of the DID document
+as it is now. SRC is a directory, a tar archive (also compressed by gzip or
+zstd), s3://BUCKET/PREFIX, or s3://BUCKET/NAME.tar.zst; a bucket needs the
+variables that 'cistern backup --help' describes. Files are read that end in
+.car; the account of each is the one that its commit names.
 
-No daemon may be running on the store, which is created if it is missing. A CAR is
-skipped unless it is newer than the stored copy. Accounts that the store's filter
-does not want, or that are hidden, are refused. When the daemon starts next, it
-compares the lists of all hosts with what is stored, and fetches what is newer
-there. After an interruption, run the command again: it goes on. Each CAR that is
-refused is named with the reason, and the exit code is 1 then.`
+No daemon may be running on the store, which is created if it is missing. A CAR
+is skipped unless it is newer than the stored copy. Accounts that the store's
+filter does not want, or that are hidden, are refused. When the daemon starts
+next, it compares the lists of all hosts with what is stored, and fetches what
+is newer there. After an interruption, run the command again: it goes on. Each
+CAR that is refused is named with the reason, and the exit code is 1 then.`
 
 const importExamples = `  cistern import ./export --data /var/lib/cistern
   cistern import s3://dumps/2026-12.tar.zst --report refused.ndjson
@@ -66,8 +66,8 @@ func (a *app) importCommand() *cli.Command {
 			env, errs := readEnviron(a.environ)
 			_, _, more := load(options, cmd, env)
 			errs = append(errs, more...)
-			if cmd.NArg() != 1 {
-				errs = append(errs, fmt.Errorf("import takes one argument, SRC, got %d", cmd.NArg()))
+			if err := wantArguments(cmd, 1, "SRC"); err != nil {
+				errs = append(errs, err)
 			}
 			if err := mistakes(errs); err != nil {
 				return err

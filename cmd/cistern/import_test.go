@@ -41,7 +41,7 @@ func TestImport(t *testing.T) {
 			t.Errorf("%v: %v, want %q", args, err, fails)
 		}
 	}
-	run("", "import takes one argument, SRC, got 0", "import")
+	run("", "import takes SRC, got 0 arguments", "import")
 	run("", "no such file", "import", filepath.Join(dir, "none"))
 	run("16 new, 0 updated; 0 not newer, 0 refused", "", append([]string{"import", dir}, options...)...)
 	run("0 new, 0 updated; 16 not newer, 0 refused", "", append([]string{"import", dir}, options...)...)

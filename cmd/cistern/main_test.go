@@ -46,9 +46,9 @@ func TestUsageExitCode(t *testing.T) {
 		{run + " --ephemeral --retention 1h", "", 64, "start without --ephemeral"},
 		{"rnu", "", 64, "did you mean run?"},
 		{"status --jsn", "", 64, "did you mean --json?"},
-		{"maintain run", "", 64, "want OPERATION"},
+		{"maintain run", "", 64, "takes OPERATION"},
 		{"subscription rm", "", 64, "needs the NAME"},
-		{"export", "", 64, "takes one argument"},
+		{"export", "", 64, "takes DEST, got"},
 		// These may succeed when they are tried again.
 		{"run --listen " + taken.Addr().String() + " --data " + dir, "", 1, "another program uses port"},
 		{run + " --data-mount /does/not/exist", "", 1, "--data-mount"},

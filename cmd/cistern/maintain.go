@@ -26,10 +26,11 @@ for each other. The daemon runs them by itself where a schedule says so, see
 
   prune       removes from the log what is beyond its retention
   gc          frees the space of replaced, deleted and wiped records
-  compact     rewrites all tables, so that deleted rows take no space; on request
-  verify      compares the store with itself, and repairs it; on request
-  reconcile   compares the listings of all hosts and sources with what is held; on
+  compact     rewrites all tables, so that deleted rows take no space; on
               request
+  verify      compares the store with itself, and repairs it; on request
+  reconcile   compares the listings of all hosts and sources with what is held;
+              on request
   checkpoint  makes what 'cistern backup DEST' copies, on its request
   backup      backs up to --backup, every --backup-every
   export      writes all records as files to --export; on request
@@ -42,10 +43,10 @@ const maintainExamples = `  cistern maintain ls
   cistern maintain run compact
 `
 
-const maintainRunAbout = `Run an operation and wait until it has ended. The run begins
-after the request: if the operation is running already, another run follows.
-Ctrl-C takes the request back; the run then stops unless something else waits for
-it, and keeps what it has done.`
+const maintainRunAbout = `Run an operation and wait until it has ended. The run begins after the request:
+if the operation is running already, another run follows. Ctrl-C takes the
+request back; the run then stops unless something else waits for it, and keeps
+what it has done.`
 
 // operationRow has the fields of an operation that the commands show.
 type operationRow struct {
@@ -180,11 +181,10 @@ func (o *operationRow) progress() string {
 }
 
 func (s *maintainSession) run(ctx context.Context) error {
-	name := s.cmd.Args().First()
-	if s.cmd.NArg() != 1 || name == "" {
-		return usageError(fmt.Errorf("%s has %d arguments, want OPERATION", subject(s.cmd),
-			s.cmd.NArg()))
+	if err := wantArguments(s.cmd, 1, "OPERATION"); err != nil {
+		return err
 	}
+	name := s.cmd.Args().First()
 	if s.noWait {
 		return s.request(ctx, s.client, "POST", name, nil)
 	}

@@ -35,7 +35,7 @@ func TestMaintainCommands(t *testing.T) {
 		{"ls", "OPERATION ", ""},
 		{"ls --json", `{"operations":[{"name":"prune","state":`, ""},
 		{"run none", "", `there is no operation "none"`},
-		{"run", "", "has 0 arguments, want OPERATION"},
+		{"run", "", "takes OPERATION, got 0 arguments"},
 		{"cancel", "", "needs the name of an OPERATION"},
 		{"ls none", "", "takes no arguments"},
 	} {

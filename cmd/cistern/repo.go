@@ -59,7 +59,7 @@ const didsMax = 1000
 func (a *app) repoCommand() *cli.Command {
 	return &cli.Command{
 		Name:               "repo",
-		Usage:              "add, list, inspect, resync and remove repositories of a running daemon",
+		Usage:              "add, list, inspect, resync and remove repositories",
 		UsageText:          "cistern repo COMMAND [options]",
 		Description:        repoAbout,
 		CustomHelpTemplate: helpTemplate + repoExamples,

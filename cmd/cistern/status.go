@@ -20,17 +20,17 @@ import (
 const statusAbout = `Show on one screen what a running daemon does, through its private
 listener at --admin, and whether it needs an operator. The exit code is
 
-  0  all is well, or there are only notes (-): backfill or the crawler is paused,
-     something fails that is no alert yet, the disk reaches its reserve in a week,
-     nothing is tracked, or an option of the filter is ignored
-  1  a problem (!) needs an operator: an alert, a source that is not connected, a
-     firehose that is paused, a daemon that is draining, suspended or not ready,
-     or a disk that reaches its reserve within a day
+  0  all is well, or there are only notes (-): backfill or the crawler is
+     paused, something fails that is no alert yet, the disk reaches its reserve
+     in a week, nothing is tracked, or an option of the filter is ignored
+  1  a problem (!) needs an operator: an alert, a source that is not connected,
+     a firehose that is paused, a daemon that is draining, suspended or not
+     ready, or a disk that reaches its reserve within a day
   2  no daemon answers, or it refuses the request
 
 --json prints one line with status (ok, attention or unready), problems, notes,
-and the answer of GET /overview as overview. --probe asks only whether the daemon is
-ready, prints ready, unready or unreachable, and exits with 0 or 1.`
+and the answer of GET /overview as overview. --probe asks only whether the
+daemon is ready, prints ready, unready or unreachable, and exits with 0 or 1.`
 
 const statusExamples = `  cistern status
   cistern status --json | jq -r '.problems[]'

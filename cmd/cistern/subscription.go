@@ -29,14 +29,14 @@ const subscriptionExamples = `  cistern subscription add search --collection app
   cistern subscription replay search 24h
 `
 
-const subscriptionLsAbout = `List the durable subscriptions. CONNECTIONS counts the open
-ones, or says what the webhook is doing. LAG counts the events of the log, wanted
-or not, that the subscription has not come to yet. UNACKED are
-events that were sent and not acknowledged, and OLDEST is how long the first of
-them has been waiting. HOLDS is the age of the oldest event that is in the log
-only because the subscription has not acknowledged it: it takes disk space until
-it is. NEXT is where the log goes on, behind the snapshot that is being delivered
-if there is one: then the records of it that were chosen so far stand there.`
+const subscriptionLsAbout = `List the durable subscriptions. CONNECTIONS counts the open ones, or says what
+the webhook is doing. LAG counts the events of the log, wanted or not, that the
+subscription has not come to yet. UNACKED are events that were sent and not
+acknowledged, and OLDEST is how long the first of them has been waiting. HOLDS
+is the age of the oldest event that is in the log only because the subscription
+has not acknowledged it: it takes disk space until it is. NEXT is where the log
+goes on, behind the snapshot that is being delivered if there is one: then the
+records of it that were chosen so far stand there.`
 
 const subscriptionAddAbout = `Make a subscription, or change the filter of one with --replace.
 Without options of a filter all events are wanted. Consumers connect to
@@ -104,7 +104,7 @@ func (a *app) subscriptionCommand() *cli.Command {
 	sub := a.subscriptionSubcommand
 	return &cli.Command{
 		Name:               "subscription",
-		Usage:              "list, make, inspect, replay and remove durable subscriptions of a daemon",
+		Usage:              "list, make, inspect, replay and remove subscriptions",
 		UsageText:          "cistern subscription COMMAND [options]",
 		Description:        subscriptionAbout,
 		CustomHelpTemplate: helpTemplate + subscriptionExamples,
@@ -343,13 +343,9 @@ func (s *subscriptionSession) rm(ctx context.Context) error {
 // name returns the first argument as a part of a path. more is the name of the second one, "" if
 // there is only one.
 func (s *subscriptionSession) name(more string) (string, error) {
-	want := []string{"NAME"}
-	if more != "" {
-		want = append(want, more)
-	}
-	if s.cmd.NArg() != len(want) || s.cmd.Args().First() == "" {
-		return "", usageError(fmt.Errorf("%s has %d arguments, want %s", subject(s.cmd), s.cmd.NArg(),
-			strings.Join(want, " ")))
+	form := strings.Fields("NAME " + more)
+	if err := wantArguments(s.cmd, len(form), strings.Join(form, " ")); err != nil {
+		return "", err
 	}
 	return url.PathEscape(s.cmd.Args().First()), nil
 }

@@ -18,12 +18,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const topAbout = `Show what a running daemon does, as 'cistern status' does, again and
-again: with rates, all hosts with their queues and errors, and operations with
-their progress, and what the daemon takes of processors, memory and disks. Arrows, PgUp
-and PgDn scroll, Ctrl-Z suspends, q or Ctrl-C ends. If the output is not a
-terminal, a row is printed each time. --json prints a JSON line each time: time,
-per_second and problems.`
+const topAbout = `Show what a running daemon does, as 'cistern status' does, again and again:
+with rates, all hosts with their queues and errors, and operations with their
+progress, and what the daemon takes of processors, memory and disks. Arrows,
+PgUp and PgDn scroll, Ctrl-Z suspends, q or Ctrl-C ends. If the output is not a
+terminal, a row is printed each time. --json prints a JSON line each time:
+time, per_second and problems.`
 
 const topExamples = `  cistern top
   cistern top --every 10s > figures.txt

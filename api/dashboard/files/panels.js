@@ -1,7 +1,7 @@
 // The panels: each function shows its part of a refresh.
 
 import { ago, between, bytes, date, duration, number, percent, plural, rate, short, until } from "./format.js";
-import { kinds, states } from "./states.js";
+import { kinds, stateRows } from "./states.js";
 import { badge, bar, figure, fill, make, plain, text } from "./table.js";
 
 const at = (id) => document.getElementById(id);
@@ -98,9 +98,7 @@ export function conditions(o) {
 export function repositories(o, choose) {
   const { counts } = o.stats;
   const rows = [
-    ...states.map(([name, level, meaning]) => ({ name, level, meaning, query: `state=${name}`, n: counts[name] })),
-    ...kinds.map((kind) => ({ name: kind, level: "bad", meaning: `failed: ${kind}`,
-      query: `error=${kind}`, n: counts[`error_${kind}`], below: true })),
+    ...stateRows.map((row) => ({ ...row, n: counts[row.count] })),
     ...gauges.map(([gauge, meaning]) => ({ name: gauge, level: "idle", meaning, n: counts[gauge], below: true })),
   ];
   fill(at("states"), rows, (r) => r.name, [

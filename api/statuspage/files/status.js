@@ -2,7 +2,7 @@
 
 import { Charts, publicPlots } from "./charts.js";
 import { ago, clock, date, duration, number, percent, plural, rate, short, until } from "./format.js";
-import { kinds, states } from "./states.js";
+import { kinds, stateRows } from "./states.js";
 import { badge, bar, figure, fill, plain, text } from "./table.js";
 
 const refreshEvery = 15000; // milliseconds
@@ -57,10 +57,7 @@ function problems(s) {
 }
 
 function repositories({ repositories: r }) {
-  const rows = [
-    ...states.map(([name, level, meaning]) => ({ name, level, meaning, n: r[name] })),
-    ...kinds.map((kind) => ({ name: kind, level: "bad", meaning: `failed: ${kind}`, n: r[`error_${kind}`], below: true })),
-  ];
+  const rows = stateRows.map((row) => ({ ...row, n: r[row.count] }));
   const share = bar((row) => row.n / (r.total || 1));
   fill(at("states"), rows, (row) => row.name, [
     { begin: (td, row) => {
