@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -223,13 +224,55 @@ func TestNoMaintenance(t *testing.T) {
 	}
 }
 
-// TestMaintenanceOutlastsDeadlines: a run may take longer than a usual request and its answer.
+// deadlines records the deadlines of the last connection that was accepted.
+type deadlines struct {
+	net.Listener
+	mu          sync.Mutex
+	read, write time.Time // zero: none
+	had         bool      // had a deadline to write
+}
+
+func (d *deadlines) Accept() (net.Conn, error) {
+	c, err := d.Listener.Accept()
+	return deadlineConn{c, d}, err
+}
+
+// set records deadlines where they are given.
+func (d *deadlines) set(read, write *time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if read != nil {
+		d.read = *read
+	}
+	if write != nil {
+		d.write, d.had = *write, d.had || !write.IsZero()
+	}
+}
+
+type deadlineConn struct {
+	net.Conn
+	d *deadlines
+}
+
+func (c deadlineConn) SetDeadline(t time.Time) error { c.d.set(&t, &t); return c.Conn.SetDeadline(t) }
+func (c deadlineConn) SetReadDeadline(t time.Time) error {
+	c.d.set(&t, nil)
+	return c.Conn.SetReadDeadline(t)
+}
+func (c deadlineConn) SetWriteDeadline(t time.Time) error {
+	c.d.set(nil, &t)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// TestMaintenanceOutlastsDeadlines: a run may take longer than a usual request and its answer. While it
+// is awaited, its connection has no deadline.
 func TestMaintenanceOutlastsDeadlines(t *testing.T) {
 	t.Parallel()
-	const deadline = 50 * time.Millisecond
 	w, begun, next := operated(t)
 	server := httptest.NewUnstartedServer(w.server.Admin())
-	server.Config.ReadTimeout, server.Config.WriteTimeout = deadline, deadline
+	server.Config.ReadTimeout, server.Config.WriteTimeout = time.Hour, time.Hour
+	d := &deadlines{Listener: server.Listener}
+	server.Listener = d
 	server.Start()
 	t.Cleanup(server.Close)
 	var wait sync.WaitGroup
@@ -240,7 +283,11 @@ func TestMaintenanceOutlastsDeadlines(t *testing.T) {
 		}
 	})
 	<-begun
-	time.Sleep(4 * deadline) // both deadlines have passed
+	d.mu.Lock()
+	if !d.had || !d.read.IsZero() || !d.write.IsZero() {
+		t.Errorf("deadlines to read %s and to write %s; had deadlines: %t", d.read, d.write, d.had)
+	}
+	d.mu.Unlock()
 	next <- nil
 	wait.Wait()
 }
