@@ -36,7 +36,7 @@ func DefaultPolicies() map[Kind]Policy {
 		Disk:         {},
 		Hosts:        {After: time.Hour},
 		Host:         {After: time.Hour, Attempts: 3},
-		Directory:    {After: 10 * time.Minute, Attempts: 3},
+		Directory:    {After: 10 * time.Minute}, // identity.Fault has a least number of its own
 		Source:       {After: 10 * time.Minute, Attempts: 3},
 		Subscription: {After: 15 * time.Minute, Attempts: 3},
 		Operation:    {After: 30 * time.Minute, Attempts: 3},

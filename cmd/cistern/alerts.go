@@ -168,16 +168,24 @@ func failingHosts(s *store.Store, standing func(uint32) hosts.Standing, named []
 	return all, nil
 }
 
-// failingDirectories returns those of directories PLC directories that give no usable answers. If
-// all of them fail, accounts whose identity is not known yet can be neither fetched nor verified.
+// failingDirectories returns the faults of PLC directories, of which there are so many. If all of them
+// fail, accounts whose identity is not known yet can be neither fetched nor verified meanwhile. The
+// error comes last, since an alert shows the first 256 bytes.
 func failingDirectories(faults []identity.Fault, directories int) (all []alert.Failure) {
-	effect := "identities cannot be looked up: "
+	remedy := "check it and the network, or add a directory with --plc"
 	if len(faults) < directories {
-		effect = "identities are looked up at another directory: "
+		remedy = "another directory is asked instead"
 	}
 	for _, f := range faults {
+		now := remedy
+		if f.Well {
+			now = "it works again, and the alert ends soon"
+		}
 		all = append(all, alert.Failure{Kind: alert.Directory, Name: f.Base, Since: f.Since,
-			Attempts: f.Attempts, Error: effect + f.Error})
+			Attempts: f.Attempts, Error: fmt.Sprintf(
+				"%s of %s lookups failed in the last %.0f minutes; %s; newest error: %s",
+				humanize.Comma(int64(f.Failed)), humanize.Comma(int64(f.Asked)),
+				identity.FaultWindow.Minutes(), now, f.Error)})
 	}
 	return all
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,25 +38,30 @@ func breakHost(t *testing.T, h *simnet.Host, f simnet.Fault) (back func()) {
 	}
 }
 
-// awaitAlerts wants that the answer of /alerts has all of these texts, and nothing if there are none.
+// awaitAlerts waits until the answer of /alerts has all of these texts, or nothing if there are no texts.
 func (x *testIndex) awaitAlerts(t *testing.T, what string, texts ...string) {
 	t.Helper()
-	x.await(t, what, func() error {
-		status, answer := x.send(t, "GET", "/alerts?state=alert", "")
-		if status != 200 || len(texts) == 0 && answer != "[]" {
-			return errors.New(answer)
-		}
-		for _, text := range texts {
-			if !strings.Contains(answer, text) {
-				return fmt.Errorf("no %s in %s", text, answer)
-			}
-		}
-		return nil
-	})
+	x.await(t, what, func() error { return x.alerting(t, texts...) })
 }
 
-// TestDirectoryAlert: a PLC directory that stops answering is an alert until it answers again, and
-// the status of the daemon says so. A DID that does not exist raises no alert.
+// alerting returns an error unless the answer of /alerts has all of these texts, or nothing if there
+// are no texts.
+func (x *testIndex) alerting(t *testing.T, texts ...string) error {
+	t.Helper()
+	status, answer := x.send(t, "GET", "/alerts?state=alert", "")
+	if status != 200 || len(texts) == 0 && answer != "[]" {
+		return errors.New(answer)
+	}
+	for _, text := range texts {
+		if !strings.Contains(answer, text) {
+			return fmt.Errorf("no %s in %s", text, answer)
+		}
+	}
+	return nil
+}
+
+// TestDirectoryAlert: a PLC directory that stops answering is an alert until it has answered again for
+// some minutes, and the status of the daemon says so. A DID that does not exist raises no alert.
 func TestDirectoryAlert(t *testing.T) {
 	t.Parallel()
 	for name, fault := range outages {
@@ -63,7 +70,11 @@ func TestDirectoryAlert(t *testing.T) {
 			n := startNetwork(t, simnet.Options{Seed: 19, Repos: 3, Hosts: 1})
 			x, tune := newTestIndex(t), hasty()
 			tune.alerts = func(o *alert.Options) { o.Every = 10 * time.Millisecond }
-			tune.identity = func(o *identity.Options) { o.ProbeEvery, o.Timeout = 20*time.Millisecond, 200*time.Millisecond }
+			var later atomic.Int64 // nanoseconds that the clock of the directory is ahead
+			tune.identity = func(o *identity.Options) {
+				o.ProbeEvery, o.Timeout = 20*time.Millisecond, 200*time.Millisecond
+				o.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+			}
 			stop := x.startTuned(t, x.args(n, "--alert-after", "directory=0"), tune)
 			missing := []string{"did:plc:" + strings.Repeat("z", 24)}
 			if err := x.call(t.Context(), "PUT", "/repos", missing, nil); err != nil {
@@ -83,7 +94,7 @@ func TestDirectoryAlert(t *testing.T) {
 				t.Fatal(err)
 			}
 			x.awaitAlerts(t, "the directory to alert", `"kind":"directory","subject":"`+n.PLC()+`","state":"alert"`,
-				"identities cannot be looked up: ", `"runbook":"docs/operating.md#alert-directory"`)
+				" lookups failed in the last 5 minutes; check it", `"runbook":"docs/operating.md#alert-directory"`)
 			out, err := x.command(t.Context(), nil, "status")
 			if (exitError{code: 1}) != err || !strings.Contains(out, "! alert: directory "+n.PLC()) {
 				t.Errorf("status: %v\n%s", err, out)
@@ -96,7 +107,10 @@ func TestDirectoryAlert(t *testing.T) {
 				return nil
 			})
 			back()
-			x.awaitAlerts(t, "the end of the alert")
+			x.await(t, "the end of the alert", func() error {
+				later.Add(int64(10 * time.Second))
+				return x.alerting(t)
+			})
 			x.await(t, "the accounts to be fetched", func() error {
 				counts, err := x.counts(t.Context())
 				if err == nil && counts["synced"] != active(n.Accounts()) {
@@ -109,17 +123,28 @@ func TestDirectoryAlert(t *testing.T) {
 	}
 }
 
-// TestFailingDirectories: only if all directories fail are identities unavailable.
+// TestFailingDirectories: an alert has the share of lookups that failed, the newest error, and what to
+// do: only if all directories fail are identities unavailable.
 func TestFailingDirectories(t *testing.T) {
 	t.Parallel()
-	fault := identity.Fault{Base: "https://one.example", Attempts: 3, Error: "HTTP 502"}
-	for directories, want := range map[int]string{
-		1: "identities cannot be looked up: HTTP 502",
-		2: "identities are looked up at another directory: HTTP 502",
+	failing := identity.Fault{Base: "https://one.example", Attempts: 30, Failed: 31, Asked: 1060, Error: "HTTP 502"}
+	well := failing
+	well.Well = true
+	for _, c := range []struct {
+		fault       identity.Fault
+		directories int
+		want        string
+	}{
+		{failing, 1, "check it and the network, or add a directory with --plc"},
+		{failing, 2, "another directory is asked instead"},
+		{well, 1, "it works again, and the alert ends soon"},
+		{well, 2, "it works again, and the alert ends soon"},
 	} {
-		all := failingDirectories([]identity.Fault{fault}, directories)
-		if len(all) != 1 || all[0].Error != want || all[0].Name != fault.Base || all[0].Attempts != 3 {
-			t.Errorf("1 of %d: %+v, want %q", directories, all, want)
+		all := failingDirectories([]identity.Fault{c.fault}, c.directories)
+		want := []alert.Failure{{Kind: alert.Directory, Name: "https://one.example", Attempts: 30,
+			Error: "31 of 1,060 lookups failed in the last 5 minutes; " + c.want + "; newest error: HTTP 502"}}
+		if !slices.Equal(all, want) {
+			t.Errorf("1 of %d: %+v, want %+v", c.directories, all, want)
 		}
 	}
 }

@@ -24,8 +24,11 @@
 //     invariant 4.
 //  8. KeysAt believes the PLC directory, as Resolve does, and ignores nullified operations. A key
 //     that was rotated out is never valid for a time that is minutes later.
-//  9. A PLC directory that gives no answer about a DID is a fault from the first such request until
-//     its next answer, which comes within ProbeEvery after it works again.
+//  9. A PLC directory is a fault once a quarter of its requests of the last 5 minutes, and 4 of them,
+//     got no answer about a DID, until less than a tenth has got none for 2 minutes. Requests that
+//     the caller stopped do not count, and those refused by a 429 only while no other is answered.
+//     A directory that left a request without an answer is asked every ProbeEvery, so that the
+//     fault begins and ends without lookups too.
 //
 // # Concurrency
 //
@@ -41,8 +44,9 @@
 //   - origin.go: ParseOrigin, HostOf: one spelling per host
 //   - audit.go: KeysAt, from the audit log of a did:plc
 //   - fetch.go: did:plc and did:web over HTTP, fallback between PLC directories
-//   - plc.go: which PLC directory to ask next, and which fail
-//   - probe.go: Run, which asks those that fail
+//   - plc.go: which PLC directory to ask next
+//   - fault.go: Fault, and when one begins and ends; tally.go: the requests of the last minutes
+//   - probe.go: Run, which asks directories that fail
 //   - cache.go: the bounded cache with expiry
 //   - netpolicy.go: NewTransport, Dialer and the addresses it refuses, CheckRedirect
 //   - errors.go, metrics.go

@@ -36,3 +36,9 @@ func NewGuard(interfaces func() ([]net.Addr, error), now func() time.Time) func(
 	g := &addressGuard{interfaces: interfaces, now: now}
 	return func(network, address string) error { return g.control(network, address, nil) }
 }
+
+// The limits of faults.
+const (
+	FaultLeast = faultLeast
+	WellTime   = wellTime
+)

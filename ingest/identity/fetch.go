@@ -117,15 +117,17 @@ func (d *Directory) ask(ctx context.Context, within time.Duration, base, did, pa
 	}
 	switch later, limited := errors.AsType[*retryLater](err); {
 	case err == nil && !bytes.Contains(body, []byte(did)):
-		d.plc.failed(base, errors.New("HTTP 200 with JSON that is not about the DID"))
-	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrInvalid):
-		d.plc.answered(base)
+		d.plc.failed(base, did, errors.New("HTTP 200 with JSON that is not about the DID"))
+	case err == nil:
+		d.plc.answered(base, did)
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrInvalid):
+		d.plc.answered(base, "")
 	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errNoTime):
 		// The caller gave up, which says nothing about the directory.
 	case limited:
-		d.plc.park(base, later.wait, err)
+		d.plc.park(base, did, later.wait, err)
 	default:
-		d.plc.failed(base, err)
+		d.plc.failed(base, did, err)
 	}
 	return body, err
 }

@@ -1,14 +1,12 @@
 package identity
 
 import (
-	"errors"
-	"net/url"
-	"strings"
+	"cmp"
 	"sync"
 	"time"
 )
 
-// plcPool remembers which PLC directories asked us to wait, failed a moment ago, or fail.
+// plcPool remembers which PLC directories asked us to wait, failed a moment ago, or have a fault.
 type plcPool struct {
 	now func() time.Time
 
@@ -21,16 +19,10 @@ type plcDirectory struct {
 	base    string
 	failing time.Time // until then the others are asked first
 	parked  time.Time // until then it is not asked: it answered 429
-	fault   Fault     // Attempts is 0 while it answers
-}
-
-// Fault is a PLC directory that gives no usable answer: it cannot be reached, it answers with an
-// error or a page, or it refuses requests. A DID that it does not have is an answer.
-type Fault struct {
-	Base     string    // its URL, without a password
-	Since    time.Time // when the first request failed
-	Attempts int       // requests that failed since then
-	Error    string    // of the last one
+	fault   fault
+	// Probes ask for known, the newest DID whose document it had, or else for missed, the newest that
+	// it gave no answer about.
+	known, missed string
 }
 
 const (
@@ -73,68 +65,67 @@ func (p *plcPool) order() (bases []string, until time.Time) {
 	return append(bases, last...), until
 }
 
-// failed puts a directory behind the others for a moment.
-func (p *plcPool) failed(base string, err error) {
+// failed notes that a directory gave no answer about a DID, and puts it behind the others for a moment.
+func (p *plcPool) failed(base, did string, err error) {
 	p.update(base, func(d *plcDirectory) {
 		d.failing = p.now().Add(failingPause)
-		d.blame(err, p.now())
+		d.missed = did
+		d.fault.failed(err, p.now())
 	})
 }
 
 // park stops requests to a directory for the delay that it asked for, or parkDefault if d ≤ 0.
-func (p *plcPool) park(base string, wait time.Duration, err error) {
+func (p *plcPool) park(base, did string, wait time.Duration, err error) {
 	if wait <= 0 {
 		wait = parkDefault
 	}
 	p.update(base, func(d *plcDirectory) {
 		d.parked = p.now().Add(min(wait, parkMax))
-		d.blame(err, p.now())
+		d.missed = did
+		d.fault.refused(err, p.now())
 	})
 }
 
-// answered ends the fault of a directory.
-func (p *plcPool) answered(base string) {
-	p.update(base, func(d *plcDirectory) { d.fault = Fault{} })
+// answered notes an answer of a directory. known is the DID if it has its document.
+func (p *plcPool) answered(base, known string) {
+	p.update(base, func(d *plcDirectory) {
+		d.known = cmp.Or(known, d.known)
+		d.fault.answered(p.now())
+	})
 }
 
-// blame counts a request that failed.
-func (d *plcDirectory) blame(err error, now time.Time) {
-	if d.fault.Attempts == 0 {
-		d.fault.Base, d.fault.Since = d.base, now
-		if u, err := url.Parse(d.base); err == nil {
-			d.fault.Base = u.Redacted()
-		}
-	}
-	d.fault.Attempts++
-	d.fault.Error = err.Error()
-	if u, ok := errors.AsType[*url.Error](err); ok { // it names the DID of one request
-		d.fault.Error = strings.Replace(d.fault.Error, u.Error(), u.Err.Error(), 1)
-	}
-}
-
-// faults returns the directories that fail.
+// faults returns the faults of the directories.
 func (p *plcPool) faults() (all []Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, d := range p.dirs {
-		if d.fault.Attempts > 0 {
-			all = append(all, d.fault)
+	now := p.now()
+	for i := range p.dirs {
+		if f, ok := p.dirs[i].fault.view(p.dirs[i].base, now); ok {
+			all = append(all, f)
 		}
 	}
 	return all
 }
 
-// suspects returns the directories that fail and have not asked us to wait.
-func (p *plcPool) suspects() (bases []string) {
+// probe is a request for a DID that Run makes to a directory.
+type probe struct{ base, did string }
+
+// probes returns the probes of the directories that did not answer a request of the last FaultWindow,
+// or have a fault. The probe of a directory that asked us to wait is not made, and counts as refused.
+func (p *plcPool) probes() (all []probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
-	for _, d := range p.dirs {
-		if d.fault.Attempts > 0 && !now.Before(d.parked) {
-			bases = append(bases, d.base)
+	for i := range p.dirs {
+		d := &p.dirs[i]
+		switch {
+		case now.Before(d.parked):
+			d.fault.missed(now)
+		case d.fault.suspect(now):
+			all = append(all, probe{d.base, cmp.Or(d.known, d.missed)})
 		}
 	}
-	return bases
+	return all
 }
 
 func (p *plcPool) update(base string, change func(*plcDirectory)) {

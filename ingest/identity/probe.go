@@ -6,16 +6,11 @@ import (
 	"cistern/loop"
 )
 
-// probeDID is what Run asks for: a DID in the right form that no account has. A directory that works
-// answers 404.
-const probeDID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
-
-// Faults returns the PLC directories that give no usable answers, in the order of Options.PLC.
+// Faults returns the PLC directories that do not answer enough requests, in the order of Options.PLC.
 func (d *Directory) Faults() []Fault { return d.plc.faults() }
 
-// Run asks each PLC directory that fails, every Options.ProbeEvery, until ctx ends. So a fault ends
-// soon after the directory is back, also if nothing is looked up meanwhile; and a fault about a
-// single DID does not last. It returns nil.
+// Run asks each PLC directory that fails, every Options.ProbeEvery, until ctx ends. So a fault begins
+// and ends also if nothing is looked up meanwhile. It returns nil.
 func (d *Directory) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		loop.Sleep(ctx, d.opts.ProbeEvery, nil)
@@ -29,10 +24,10 @@ func (d *Directory) Run(ctx context.Context) error {
 func (d *Directory) probe(ctx context.Context) {
 	bases, _ := d.plc.order()
 	within := d.share(len(bases))
-	for _, base := range d.plc.suspects() {
+	for _, p := range d.plc.probes() {
 		ctx, cancel := d.limited(ctx)
 		// ask notes the result.
-		_, _ = d.ask(ctx, within, base, probeDID, "", d.opts.BodyMax)
+		_, _ = d.ask(ctx, within, p.base, p.did, "", d.opts.BodyMax)
 		cancel()
 	}
 }

@@ -14,11 +14,11 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestFaultsOfADirectory: a directory that stops answering has a fault, in each way to stop, and
-// loses the fault when it is back, without a lookup (invariant 9).
+// TestFaultsOfADirectory: a directory that stops answering has a fault after some probes, in each way to
+// stop, and loses the fault some minutes after it is back, without a lookup (invariant 9).
 func TestFaultsOfADirectory(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
+	for name, way := range map[string]struct {
 		fault simnet.Fault // none: nothing listens
 		want  string
 	}{
@@ -31,10 +31,12 @@ func TestFaultsOfADirectory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := startNetwork(t, simnet.Options{Repos: 2})
-			d := newDirectory(t, identity.Options{PLC: []string{n.PLC()}, ProbeEvery: 5 * time.Millisecond, Timeout: 100 * time.Millisecond})
+			var c clock
+			d := newDirectory(t, identity.Options{PLC: []string{n.PLC()}, ProbeEvery: 5 * time.Millisecond,
+				Timeout: 100 * time.Millisecond, Now: c.now})
 			var back func()
-			if c.fault.Kind != 0 {
-				back = n.PLCHost().Inject(c.fault).Clear
+			if way.fault.Kind != 0 {
+				back = n.PLCHost().Inject(way.fault).Clear
 			} else {
 				if err := n.PLCHost().Down(); err != nil {
 					t.Fatal(err)
@@ -45,24 +47,28 @@ func TestFaultsOfADirectory(t *testing.T) {
 					}
 				}
 			}
-			before := time.Now()
 			if _, err := d.Resolve(t.Context(), n.DIDs()[0]); err == nil {
 				t.Fatal("the lookup succeeded")
 			}
-			all := d.Faults()
-			if len(all) != 1 || all[0].Base != n.PLC() || all[0].Attempts != 1 || !strings.Contains(all[0].Error, c.want) ||
-				strings.Contains(all[0].Error, "did:plc") || all[0].Since.Before(before) {
-				t.Fatalf("faults %+v, want %q", all, c.want)
+			if all := d.Faults(); len(all) != 0 {
+				t.Fatalf("faults after one request: %+v", all)
 			}
-			since := all[0].Since
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- d.Run(ctx) }()
-			waitFor(t, func() bool { return d.Faults()[0].Attempts > 1 })
-			if got := d.Faults()[0].Since; !got.Equal(since) {
-				t.Errorf("the fault began at %s, and at %s after another request", since, got)
+			waitFor(t, func() bool { return len(d.Faults()) == 1 })
+			since := c.now()
+			c.advance(time.Millisecond)
+			waitFor(t, func() bool { return d.Faults()[0].Asked > 5 })
+			all := d.Faults()
+			if all[0].Base != n.PLC() || all[0].Failed < 5 || all[0].Attempts < 1 || !strings.Contains(all[0].Error, way.want) ||
+				strings.Contains(all[0].Error, "did:plc") || !all[0].Since.Equal(since) {
+				t.Fatalf("faults %+v, want %q since %s", all, way.want, since)
 			}
 			back()
+			c.advance(identity.FaultWindow)
+			waitFor(t, func() bool { return d.Faults()[0].Well })
+			c.advance(identity.WellTime)
 			waitFor(t, func() bool { return len(d.Faults()) == 0 })
 			cancel()
 			if err := <-ended; err != nil {
@@ -72,45 +78,39 @@ func TestFaultsOfADirectory(t *testing.T) {
 	}
 }
 
-// TestAnswersAreNoFaults: that a DID does not exist, is gone or has a useless document says nothing
-// about the directory, nor does a caller that gives up. A fault about one DID ends with the next
-// answer about another.
+// TestAnswersAreNoFaults: that DIDs do not exist, are gone or have a useless document says nothing
+// about the directory, nor do callers that give up.
 func TestAnswersAreNoFaults(t *testing.T) {
 	t.Parallel()
-	n := startNetwork(t, simnet.Options{Repos: 3})
+	n := startNetwork(t, simnet.Options{Repos: 2 * identity.FaultLeast})
 	d := newDirectory(t, identity.Options{PLC: []string{n.PLC()}, BodyMax: 4 << 10})
-	missing := "did:plc:" + strings.Repeat("z", 24)
-	if _, err := d.Resolve(t.Context(), missing); !errors.Is(err, identity.ErrNotFound) {
-		t.Errorf("a missing DID: %v", err)
+	for i := range identity.FaultLeast {
+		missing := "did:plc:" + strings.Repeat("z", 23) + string(rune('a'+i))
+		if _, err := d.Resolve(t.Context(), missing); !errors.Is(err, identity.ErrNotFound) {
+			t.Errorf("a missing DID: %v", err)
+		}
+		a := n.Accounts()[2*i]
+		a.Tombstone()
+		if _, err := d.Resolve(t.Context(), a.DID()); !errors.Is(err, identity.ErrGone) {
+			t.Errorf("a tombstone: %v", err)
+		}
+		one := n.DIDs()[2*i+1]
+		hang := n.PLCHost().Inject(simnet.Fault{Kind: simnet.Hang, DID: one})
+		ctx, cancel := context.WithCancel(t.Context())
+		given := make(chan error, 1)
+		go func() {
+			_, err := d.Resolve(ctx, one)
+			given <- err
+		}()
+		waitFor(t, func() bool { return hang.Fired() > 0 })
+		cancel()
+		if err := <-given; !errors.Is(err, context.Canceled) {
+			t.Errorf("a caller gave up: %v", err)
+		}
+		hang.Clear()
 	}
-	a := n.Accounts()[0]
-	a.Tombstone()
-	if _, err := d.Resolve(t.Context(), a.DID()); !errors.Is(err, identity.ErrGone) {
-		t.Errorf("a tombstone: %v", err)
-	}
-	one := n.DIDs()[1]
-	hang := n.PLCHost().Inject(simnet.Fault{Kind: simnet.Hang, DID: one})
-	ctx, cancel := context.WithCancel(t.Context())
-	given := make(chan error, 1)
-	go func() {
-		_, err := d.Resolve(ctx, one)
-		given <- err
-	}()
-	waitFor(t, func() bool { return hang.Fired() > 0 })
-	cancel()
-	if err := <-given; !errors.Is(err, context.Canceled) {
-		t.Errorf("a caller gave up: %v", err)
-	}
-	hang.Clear()
 	if all := d.Faults(); len(all) > 0 {
 		t.Errorf("faults after answers: %+v", all)
-	}
-	n.PLCHost().Inject(simnet.Fault{Kind: simnet.ServerError, DID: one})
-	if _, err := d.Resolve(t.Context(), one); err == nil || len(d.Faults()) != 1 {
-		t.Errorf("faults %+v after %v", d.Faults(), err)
-	}
-	if _, err := d.Resolve(t.Context(), n.DIDs()[2]); err != nil || len(d.Faults()) != 0 {
-		t.Errorf("faults %+v after an answer: %v", d.Faults(), err)
 	}
 }
 
@@ -118,7 +118,6 @@ func TestAnswersAreNoFaults(t *testing.T) {
 // its pages never mean that a DID does not exist.
 func TestFaultsOfOddAnswers(t *testing.T) {
 	t.Parallel()
-	const did = "did:plc:cccccccccccccccccccccccc"
 	for name, c := range map[string]struct {
 		status            int
 		contentType, body string
@@ -144,9 +143,11 @@ func TestFaultsOfOddAnswers(t *testing.T) {
 			}))
 			t.Cleanup(server.Close)
 			d := newDirectory(t, identity.Options{PLC: []string{server.URL}})
-			_, err := d.Resolve(t.Context(), did)
-			if err == nil || errors.Is(err, identity.ErrNotFound) != c.missing {
-				t.Errorf("missing is not %v: %v", c.missing, err)
+			for i := range identity.FaultLeast {
+				_, err := d.Resolve(t.Context(), account(i))
+				if err == nil || errors.Is(err, identity.ErrNotFound) != c.missing {
+					t.Errorf("missing is not %v: %v", c.missing, err)
+				}
 			}
 			all := d.Faults()
 			if (len(all) > 0) != (c.want != "") || c.want != "" && !strings.Contains(all[0].Error, c.want) {
@@ -164,22 +165,30 @@ func TestProbeHasTheTimeOfALookup(t *testing.T) {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case <-r.Context().Done():
-			case <-time.After(300 * time.Millisecond):
+			case <-time.After(150 * time.Millisecond):
 				http.Error(w, "not found", http.StatusNotFound)
 			}
 		}))
 		t.Cleanup(s.Close)
 		return s.URL
 	}
-	d := newDirectory(t, identity.Options{PLC: []string{slow(), slow()}, ProbeEvery: time.Millisecond, Timeout: 400 * time.Millisecond})
-	if _, err := d.Resolve(t.Context(), "did:plc:cccccccccccccccccccccccc"); err == nil || len(d.Faults()) != 2 {
-		t.Fatalf("faults %+v after %v", d.Faults(), err)
+	d := newDirectory(t, identity.Options{PLC: []string{slow(), slow()}, ProbeEvery: time.Millisecond, Timeout: 200 * time.Millisecond})
+	for i := range identity.FaultLeast {
+		if _, err := d.Resolve(t.Context(), account(i)); err == nil {
+			t.Fatal("the lookup succeeded")
+		}
+	}
+	if all := d.Faults(); len(all) != 2 {
+		t.Fatalf("faults %+v", all)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
-	waitFor(t, func() bool { all := d.Faults(); return len(all) < 2 || all[0].Attempts > 2 && all[1].Attempts > 2 })
-	if all := d.Faults(); len(all) != 2 {
+	waitFor(t, func() bool {
+		all := d.Faults()
+		return len(all) < 2 || min(all[0].Asked, all[1].Asked) > identity.FaultLeast+1
+	})
+	if all := d.Faults(); len(all) != 2 || all[0].Failed < all[0].Asked || all[1].Failed < all[1].Asked {
 		t.Errorf("faults %+v after probes", all)
 	}
 	cancel()
