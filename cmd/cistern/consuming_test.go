@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,12 +117,15 @@ func TestDocsReceivers(t *testing.T) {
 			_, port, _ := strings.Cut(address, ":")
 			receiver := p.program(t, page, strings.NewReplacer("127.0.0.1:8080", address, "8080", port))
 			receiver.Env = append(os.Environ(), "WEBHOOK_SECRET="+secret)
-			status, answer := x.send(t, "PUT", "/subscriptions/"+p.fence, fmt.Sprintf(
-				`{"start":"oldest","webhook":{"url":"http://%s/in","events":7,"secrets":[%q]}}`, address, secret))
-			if status != 201 || strings.Contains(answer, secret) {
-				t.Fatalf("%d %s", status, answer)
+			begun := func(ctx context.Context) {
+				awaitListener(ctx, address)
+				status, answer := x.send(t, "PUT", "/subscriptions/"+p.fence, fmt.Sprintf(
+					`{"start":"oldest","webhook":{"url":"http://%s/in","events":7,"secrets":[%q]}}`, address, secret))
+				if status != 201 || strings.Contains(answer, secret) {
+					t.Errorf("%d %s", status, answer)
+				}
 			}
-			wantLines(t, receiver, want, func(words []string) bool {
+			wantLines(t, receiver, want, begun, func(words []string) bool {
 				return len(words) == 2 && slices.Contains([]string{"record", "account", "identity"}, words[1])
 			})
 			if _, answer := x.send(t, "GET", "/subscriptions/"+p.fence, ""); strings.Contains(answer, "QUJD") {
@@ -133,13 +138,26 @@ func TestDocsReceivers(t *testing.T) {
 // wantPosts runs a client until it has printed a number of creates.
 func wantPosts(t *testing.T, client *exec.Cmd, want int) {
 	t.Helper()
-	wantLines(t, client, want, func(words []string) bool {
+	wantLines(t, client, want, func(context.Context) {}, func(words []string) bool {
 		return len(words) >= 3 && strings.HasPrefix(words[1], "did:") && words[2] == "create"
 	})
 }
 
-// wantLines runs a client until it has printed a number of good lines.
-func wantLines(t *testing.T, client *exec.Cmd, want int, good func(words []string) bool) {
+// awaitListener waits until an address takes connections, or ctx ends.
+func awaitListener(ctx context.Context, address string) {
+	var dialer net.Dialer
+	for ctx.Err() == nil {
+		if c, err := dialer.DialContext(ctx, "tcp", address); err == nil {
+			_ = c.Close()
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// wantLines runs a client until it has printed a number of good lines. begun is called once it runs,
+// with a context that ends with the client, which is killed if it prints nothing for two minutes.
+func wantLines(t *testing.T, client *exec.Cmd, want int, begun func(context.Context), good func(words []string) bool) {
 	t.Helper()
 	var problems strings.Builder
 	client.Stderr = &problems
@@ -150,10 +168,15 @@ func wantLines(t *testing.T, client *exec.Cmd, want int, good func(words []strin
 	if err := client.Start(); err != nil {
 		t.Fatal(err)
 	}
-	stop := time.AfterFunc(2*time.Minute, func() { _ = client.Process.Kill() })
+	const silence = 2 * time.Minute
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stop := time.AfterFunc(silence, func() { cancel(); _ = client.Process.Kill() })
 	defer stop.Stop()
+	begun(ctx)
 	got := 0
 	for lines := bufio.NewScanner(out); got < want && lines.Scan(); {
+		stop.Reset(silence)
 		if !good(strings.Fields(lines.Text())) {
 			t.Errorf("it printed %q", lines.Text())
 		}

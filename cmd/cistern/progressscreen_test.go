@@ -135,6 +135,7 @@ var masks = []struct {
 	{regexp.MustCompile(`[0-9][0-9,.]*( [KMG]?i?B)?`), "N"},
 	{regexp.MustCompile(`  N[hmsN]+ left`), ""},
 	{regexp.MustCompile(`(of N files?).*`), "$1  FILE"},
+	{regexp.MustCompile(`\S*…`), "…"}, // where a word is cut depends on the digits before it
 }
 
 func masked(screen string) string {
