@@ -10,14 +10,17 @@ import (
 	"time"
 
 	"cistern/api/wire"
+	"cistern/copies"
 	"cistern/store"
 )
 
 // checkpoints lends copies of the store to commands on this machine.
 type checkpoints struct {
-	make    func(context.Context) (*store.Checkpoint, error)
-	version string
-	logger  *slog.Logger
+	make     func(context.Context) (*store.Checkpoint, error)
+	copies   *copies.Registry
+	stopping func() bool
+	version  string
+	logger   *slog.Logger
 }
 
 // checkpointRow is the answer of POST /checkpoint.
@@ -27,14 +30,18 @@ type checkpointRow struct {
 	Head    uint64 `json:"head"`
 	Format  int    `json:"format"`
 	Version string `json:"version"`
+	// ID names the copy for PUT /copies/{id}/result. It is absent if the request did not state what
+	// the checkpoint is for.
+	ID string `json:"id,omitempty"`
 }
 
 // lend handles POST /checkpoint: it makes a checkpoint below the directory of the store, and
 // answers where. The answer does not end: the checkpoint is kept as long as the client keeps the
 // connection, so that a command that is killed leaves nothing. The request chooses neither the
-// place nor the content.
+// place nor the content. If it states what the checkpoint is for, the copy is recorded.
 func (c *checkpoints) lend(w http.ResponseWriter, r *http.Request) error {
-	if err := discardBody(w, r); err != nil {
+	statement, stated, err := readStatement(w, r) // to its end, as discardBody does
+	if err != nil {
 		return err
 	}
 	// A checkpoint may have to wait for hours. Then it is kept for as long as the client copies it.
@@ -60,8 +67,13 @@ func (c *checkpoints) lend(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	row, err := json.Marshal(checkpointRow{Dir: dir, Epoch: made.Epoch, Head: made.Head,
-		Format: made.Format, Version: c.version})
+	answer := checkpointRow{Dir: dir, Epoch: made.Epoch, Head: made.Head, Format: made.Format,
+		Version: c.version}
+	if stated {
+		answer.ID = c.copies.Begin(statement)
+		defer func() { c.copies.End(answer.ID, c.cause()) }() // no change if it has a result
+	}
+	row, err := json.Marshal(answer)
 	if err != nil {
 		return err
 	}
@@ -71,4 +83,12 @@ func (c *checkpoints) lend(w http.ResponseWriter, r *http.Request) error {
 	}
 	<-r.Context().Done()
 	return nil
+}
+
+// cause returns why a copy ended without a result.
+func (c *checkpoints) cause() string {
+	if c.stopping() {
+		return copies.Stopped
+	}
+	return copies.Gone
 }

@@ -43,7 +43,7 @@
 //	dids.go    request bodies               metrics.go
 //	subscriptions.go  durable subscriptions  tap.go      the routes of package tap
 //	maintenance.go  operations of maintenance  checkpoint.go  what a backup copies
-//	coding.go  compressed answers
+//	copies.go  what commands make of it     coding.go   compressed answers
 //	phase.go   the phase of the daemon      conditions.go  what backfill waits for
 //	alerts.go  what fails                  overview.go  what the dashboard shows
 //	login.go   the dashboard and its login  frontpage.go  the page of the public listener

@@ -54,6 +54,9 @@ const (
 	bodyItemsMax = 100_000
 	// objectBytesMax bounds the body of a change that is one object.
 	objectBytesMax = 64 << 10
+	// copyBytesMax bounds what a command states about a copy or its result: an error of 1,024 bytes,
+	// each escaped in six, and a name.
+	copyBytesMax = 8 << 10
 	// subscriptionBytesMax bounds the body that makes a durable subscription: 10,000 collections
 	// and 10,000 DIDs of 50 bytes.
 	subscriptionBytesMax = 1 << 20

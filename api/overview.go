@@ -35,6 +35,7 @@ type overview struct {
 	hosts       paced[hostSummary]
 	registry    *durable.Registry
 	maintenance *maintenance
+	copies      copyRoutes
 	conditions  conditions
 	alerts      func() []alert.Subject
 	charts      *chart.Recorder // nil: none are kept
@@ -61,6 +62,7 @@ type overviewBody struct {
 	Hosts         hostSummary          `json:"hosts"`
 	Subscriptions []subscriptionItem   `json:"subscriptions"`
 	Maintenance   maintenanceItem      `json:"maintenance"`
+	Copies        []copyItem           `json:"copies"`
 	Conditions    []operatorCondition  `json:"conditions"`
 	Alerts        listed[alertItem]    `json:"alerts"`
 	Alerting      int                  `json:"alerting"` // subjects of Alerts in state alert
@@ -169,7 +171,7 @@ func (o *overview) show(w http.ResponseWriter, r *http.Request) error {
 	}
 	now := time.Now()
 	body := overviewBody{Time: moment(now), Started: moment(o.started), Version: o.stats.version,
-		Login: o.token, Subscriptions: o.subscriptions(), Maintenance: o.maintenance.view(),
+		Login: o.token, Subscriptions: o.subscriptions(), Maintenance: o.maintenance.view(), Copies: o.copies.items(),
 		Conditions: o.conditions.operators(), Charts: map[string]chartItem{},
 		Log: o.lines(since["log"])}
 	if body.Stats, err = o.stats.read(); err != nil {

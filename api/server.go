@@ -29,6 +29,7 @@ import (
 	"cistern/api/webhook"
 	"cistern/chart"
 	"cistern/condition"
+	"cistern/copies"
 	"cistern/gate"
 	"cistern/ingest/identity"
 	"cistern/logbook"
@@ -86,6 +87,8 @@ type Options struct {
 	Maintenance *maintain.Coordinator
 	// Checkpoint makes the checkpoints that are lent. Default: Store.Checkpoint.
 	Checkpoint func(context.Context) (*store.Checkpoint, error)
+	// Copies has what commands make of these checkpoints. Default: a registry that a restart empties.
+	Copies *copies.Registry
 	// Phase changes the phase of the daemon. Default: there are no phases.
 	Phase *phase.Keeper
 	// Conditions returns what pauses backfill and crawling. Default: nothing does.
@@ -216,6 +219,7 @@ type Server struct {
 	alerts        alerts
 	maintenance   maintenance
 	checkpoints   checkpoints
+	copies        copyRoutes
 	subscriptions subscriptions
 	webhooks      *webhook.Runner
 	tap           *tap.API
@@ -271,6 +275,10 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	lent, err := o.registry()
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
 		answers:     a,
@@ -290,7 +298,8 @@ func New(o Options) (*Server, error) {
 		conditions:    conditions{o.Conditions},
 		alerts:        alerts{o.Alerts},
 		maintenance:   maintenance{o.Maintenance},
-		checkpoints:   checkpoints{make: o.Checkpoint, version: o.Version, logger: o.Logger},
+		checkpoints:   checkpoints{make: o.Checkpoint, copies: lent, stopping: o.Stopping, version: o.Version, logger: o.Logger},
+		copies:        copyRoutes{lent},
 		subscriptions: subscriptions{registry},
 	}
 	if s.xrpc, err = s.newXRPC(o, exports, queue); err != nil {
@@ -318,7 +327,7 @@ func New(o Options) (*Server, error) {
 func (s *Server) newOverview(o Options, registry *durable.Registry) {
 	s.overview = overview{stats: &s.stats, sources: &s.sources, registry: registry,
 		hosts:       paced[hostSummary]{read: func() (hostSummary, error) { return s.hosts.summary(s.sources.only) }},
-		maintenance: &s.maintenance, conditions: s.conditions, alerts: o.Alerts, charts: o.Charts,
+		maintenance: &s.maintenance, copies: s.copies, conditions: s.conditions, alerts: o.Alerts, charts: o.Charts,
 		journal: o.Journal, disk: o.Disk, crawler: o.Crawler, ignored: o.Ignored, started: time.Now(), token: o.AdminToken != ""}
 }
 
@@ -423,6 +432,8 @@ func (s *Server) Admin() http.Handler {
 		change("cancel_operation", s.maintenance.cancel))
 	mux.Handle("POST /checkpoint", s.answers.untimed("checkpoint",
 		onlyJSON(s.answers.unlessFrozen(s.checkpoints.lend))))
+	mux.Handle("GET /copies", route("copies", s.copies.list))
+	mux.Handle("PUT /copies/{id}/result", s.answers.untimed("copy_result", onlyJSON(s.copies.report)))
 	mux.Handle("GET /phase", route("phase", s.phases.show))
 	mux.Handle("PUT /phase", s.answers.turn("set_phase", s.phases.set))
 	mux.Handle("GET /subscriptions", route("subscriptions", s.subscriptions.list))

@@ -79,6 +79,7 @@ func checkSteps(c *checker, entries int64) []checkStep {
 		{"postings", events*checkPostingCost + entries*checkPostingEntryCost, func() error { return checkPostings(c) }},
 		free(c.sources), free(c.marks), free(c.subscriptions),
 		free(func() error { return checkMaintenance(c) }),
+		free(func() error { return checkCopies(c) }),
 		free(func() error { return checkSegments(c) }),
 		free(c.filters), free(c.buffers), free(c.caches), free(c.newest), free(c.numbers),
 		free(c.hosts), free(c.counters)}

@@ -112,6 +112,10 @@ var liveDamages = []damage{
 	}, "maintenance: operation \"prune\" needed others -1 times"},
 	{"maintenance with negative failures", func(d surgeon) { d.set([]byte("Iprune"), encoded(d.t, store.MaintenanceRow{Failures: -1})) },
 		"maintenance: operation \"prune\" needed others 0 times and failed -1 times"},
+	{"copies unreadable", func(d surgeon) { d.set([]byte("acopies"), []byte("x")) }, "copies: meta copies: "},
+	{"copies with a negative number", func(d surgeon) {
+		d.set([]byte("acopies"), encoded(d.t, store.CopiesRow{Copies: []store.CopyRow{{Kind: "backup", Destination: "/b", Bytes: -1}}}))
+	}, "copies: backup to /b has a negative number"},
 	{"segment unreadable", func(d surgeon) { d.set(store.SegmentKey(nil, 1), []byte("x")) }, "segments: segment 1: "},
 	{"segment without a sum", func(d surgeon) {
 		d.set(store.SegmentKey(nil, 1), encoded(d.t, store.SegmentRow{Next: 2, Epoch: "a", Bytes: 1, Index: 1}))

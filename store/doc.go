@@ -76,5 +76,5 @@
 //	snapshot.go, passrepos.go, current.go, bycollection.go  many records    view.go, repoview.go  one point in time
 //	filter.go, shelve.go, holds.go  the filter, shown records   drop.go  dropped repositories
 //	subscription.go, position.go  consumers      checkpoint.go, restored.go  backups; list.go
-//	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go, maintenance.go  positions
+//	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go, maintenance.go, copies.go  positions
 package store

@@ -463,6 +463,8 @@ type (
 	WebhookRow        = webhookV1
 	WebhookStateRow   = webhookStateV1
 	MaintenanceRow    = maintenanceV1
+	CopiesRow         = copiesV1
+	CopyRow           = copyV1
 	SegmentRow        = segmentV1
 	AgeMark           = ageMark
 	Anchor            = anchor

@@ -40,6 +40,7 @@ const (
 	metaReconcileHosts = "reconcile_hosts" // reconcileHostsV1
 	metaTraffic        = "traffic"         // trafficV1
 	metaVerify         = "verify"          // VerifyCursor
+	metaCopies         = "copies"          // copiesV1
 )
 
 // metaRow decodes a row of meta into v; ok is false if the row does not exist.

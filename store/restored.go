@@ -120,7 +120,7 @@ func (s *Store) renewEpoch() error {
 	}
 	b := s.db.NewBatch()
 	if err := errors.Join(b.Set(metaKey(metaEpoch), []byte(s.epoch), nil),
-		s.apply(b, pebble.Sync)); err != nil {
+		b.Delete(metaKey(metaCopies), nil), s.apply(b, pebble.Sync)); err != nil {
 		return err
 	}
 	// The epoch is durable now, and the file goes before anything is served.

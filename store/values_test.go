@@ -133,6 +133,10 @@ func otherRows() []namedRow {
 		{"maintenance", store.MaintenanceRow{Began: true, Needs: 2, Behind: []string{"backup"}, Next: true, Waiting: []string{"offload", "export"},
 			Ended: 1748693290001, Succeeded: 1748693290000, Error: "no route", Failures: 3, Due: 1748693290002}},
 		{"maintenance of an idle operation", store.MaintenanceRow{}},
+		{"copies", store.CopiesRow{Copies: []store.CopyRow{
+			{Kind: "backup", Destination: "s3://backups/cistern", Began: 1748693290003, Ended: 1748693290002, Succeeded: 1748693290001,
+				Generation: "20250531T120810Z-0123456789abcdef", Bytes: 1 << 33, Millis: 61_000, Error: "no space", Failures: 2},
+			{Kind: "export", Destination: "/exports/a"}}}},
 		{"segment", store.SegmentRow{Next: 9, Events: 7, Time: 1748693296000001, Epoch: "0123456789abcdef", Bytes: 1 << 24, Index: 1 << 12, Sum: make([]byte, 32)}},
 		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Bytes: 1 << 33, Marks: []store.AgeMark{{Age: 1, Next: 2, Bytes: 3}}}},
 		{"ages with a snapshot", store.AgesRow{Age: 1, Anchors: []store.Anchor{{Age: 1, Head: 2}}}},

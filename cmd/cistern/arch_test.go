@@ -44,6 +44,7 @@ var levels = map[string]int{
 	"api/wire":                3,
 	"api/clients":             1,
 	"api/collections":         6,
+	"copies":                  1,
 	"api/export":              7,
 	"dump":                    5,
 	"dump/cars":               8, // its CARs are those of api/export

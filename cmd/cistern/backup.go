@@ -6,19 +6,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 	"time"
 
 	"cistern/backup"
-	"cistern/client"
 	"cistern/console"
+	"cistern/copies"
 	"cistern/objects"
+	"cistern/store"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
-	"golang.org/x/sync/errgroup"
 )
 
 const backupAbout = `Back up the store of a running daemon on this machine, while it runs, to a
@@ -160,58 +159,15 @@ func (s *backupSession) open(name string) (err error) {
 	return err
 }
 
-// lent is what the daemon answers to POST /checkpoint.
-type lent struct {
-	Dir, Epoch, Version string
-	Head                uint64
-	Format              int
-}
-
-// errUsed ends the request that keeps a checkpoint.
-var errUsed = errors.New("the checkpoint was used")
-
 func (s *backupSession) backup(ctx context.Context) error {
-	return s.borrow(ctx, s.admin, s.token, func(c lent) error { return s.copy(ctx, c) })
-}
-
-// borrow asks the daemon for a checkpoint, and calls use while the request is open. The daemon makes
-// it when nothing runs that excludes it, which may take hours.
-func (a *app) borrow(ctx context.Context, admin, token string, use func(lent) error) error {
-	daemon := client.New(admin, token, "its private listener with --admin")
-	waiting, stop := context.WithCancel(ctx)
-	var g errgroup.Group
-	g.Go(func() error {
-		w := maintainSession{remote: remote{app: a, client: daemon}}
-		return w.watch(waiting, "checkpoint")
+	what := copies.Statement{Kind: copies.Backup, Destination: placeOf(s.to)}
+	return s.borrow(ctx, s.admin, s.token, what, func(c lent) (copies.Result, error) {
+		return s.copy(ctx, c)
 	})
-	var result error
-	_, err := daemon.Patient().Do(ctx, "POST", "/checkpoint", nil, nil,
-		func(line json.RawMessage) error {
-			stop()
-			_ = g.Wait() // it returns no error, and draws no more
-			var c lent
-			if err := unmarshalRow(line, &c); err != nil {
-				return err
-			}
-			if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-				return fmt.Errorf("%w: the daemon keeps its checkpoint there; run this command on its "+
-					"machine, as its user", err)
-			}
-			result = use(c)
-			return errUsed
-		})
-	stop()
-	_ = g.Wait()
-	switch {
-	case errors.Is(err, errUsed):
-		return result
-	case err == nil:
-		return fmt.Errorf("the daemon at %s ended its answer without a checkpoint", admin)
-	}
-	return err
 }
 
-func (s *backupSession) copy(ctx context.Context, c lent) error {
+// copy backs up a checkpoint.
+func (s *backupSession) copy(ctx context.Context, c lent) (copies.Result, error) {
 	shown := s.progress("storing", console.Bytes())
 	o := backup.Options{Destination: s.to, Keep: s.keep, Holder: holder(),
 		Progress: func(p backup.Progress) { shown.Set(transferred(p)) },
@@ -223,10 +179,12 @@ func (s *backupSession) copy(ctx context.Context, c lent) error {
 		return err
 	})
 	if res.Generation.Name == "" {
-		return err
+		return copies.Result{}, err
 	}
+	made := copies.Result{Complete: true, Generation: res.Generation.Name,
+		Bytes: res.Generation.Bytes}
 	if s.json {
-		return errors.Join(s.printGeneration(res.Generation), err)
+		return made, errors.Join(s.printGeneration(res.Generation), err)
 	}
 	fmt.Fprintf(s.stdout, "backup %s of %s, %s; %s new, %s stored\n", res.Generation.Name,
 		console.Count(int64(res.Generation.Files), "file"), size(res.Generation.Bytes),
@@ -234,7 +192,7 @@ func (s *backupSession) copy(ctx context.Context, c lent) error {
 	if res.Deleted > 0 {
 		fmt.Fprintf(s.stdout, "%s deleted\n", console.Count(int64(res.Deleted), "older backup"))
 	}
-	return err
+	return made, err
 }
 
 // holder names this process in the lock of a destination.
@@ -364,8 +322,10 @@ func (d *daemon) newBackups() (err error) {
 	d.lender = backup.NewLender(d.store.Checkpoint, func(ctx context.Context) error {
 		return d.maintain.Await(ctx, "checkpoint") // newMaintain makes d.maintain next
 	})
-	if d.cfg.BackupTo == nil {
-		return nil
+	d.copies, err = copies.New(copies.Options{Keeper: copyRows{d.store}, Logger: d.log,
+		Registerer: d.metrics})
+	if err != nil || d.cfg.BackupTo == nil {
+		return err
 	}
 	d.backups, err = backup.NewMaker(backup.MakerOptions{Destination: d.cfg.BackupTo,
 		Keep: d.cfg.BackupKeep, Holder: holder(), Epoch: d.store.Epoch(),
@@ -382,4 +342,33 @@ func (d *daemon) checkpoint(ctx context.Context) (src backup.Source, release fun
 	}
 	return backup.Source{Dir: c.Dir, Epoch: c.Epoch, Head: c.Head, Format: c.Format,
 		Version: version()}, c.Close, nil
+}
+
+// copyRows keeps the results of copies in the store.
+type copyRows struct{ store *store.Store }
+
+func (r copyRows) Load() (rows []copies.Row, err error) {
+	all, err := r.store.Copies()
+	for _, c := range all {
+		rows = append(rows, copies.Row{
+			Statement: copies.Statement{Kind: copies.Kind(c.Kind), Destination: c.Destination},
+			Began:     fromMillis(c.Began), Ended: fromMillis(c.Ended),
+			Succeeded: fromMillis(c.Succeeded), Generation: c.Generation, Bytes: c.Bytes,
+			Took:  time.Duration(c.Millis) * time.Millisecond,
+			Error: c.Error, Failures: c.Failures})
+	}
+	return rows, err
+}
+
+func (r copyRows) Save(rows []copies.Row) error {
+	all := make([]store.Copy, 0, len(rows))
+	for _, row := range rows {
+		all = append(all, store.Copy{Kind: string(row.Kind), Destination: row.Destination,
+			Began: millis(row.Began), Ended: millis(row.Ended), Succeeded: millis(row.Succeeded),
+			Generation: row.Generation, Bytes: row.Bytes, Millis: row.Took.Milliseconds(),
+			Error: row.Error, Failures: row.Failures})
+	}
+	b := r.store.NewBatch()
+	b.PutCopies(all)
+	return b.CommitSync()
 }

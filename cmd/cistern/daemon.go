@@ -25,6 +25,7 @@ import (
 	"cistern/chart"
 	"cistern/condition"
 	"cistern/console"
+	"cistern/copies"
 	"cistern/dump"
 	"cistern/filter"
 	"cistern/ingest"
@@ -190,6 +191,7 @@ type daemon struct {
 	api      *api.Server
 	backups  *backup.Maker // nil without --backup
 	lender   *backup.Lender
+	copies   *copies.Registry // of commands
 	archive  *archive.Archive // nil without --offload
 	links    backlinks
 	exports  *dump.Maker // nil without --export
@@ -466,7 +468,7 @@ func (d *daemon) newAPI() (err error) {
 		Backlinks: d.links.index,
 		Refilter:  d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,
-		Checkpoint: d.lender.Borrow, Conditions: d.conditions.Status,
+		Checkpoint: d.lender.Borrow, Copies: d.copies, Conditions: d.conditions.Status,
 		Alerts: d.alerts.Subjects, Charts: d.charts, Journal: d.journal,
 		Ignored: func() []verdict.Ignored {
 			return d.cfg.ignored(d.seed, d.store.Filter().Config())

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"cistern/console"
+	"cistern/copies"
 	"cistern/dump"
 	"cistern/dump/cars"
 	"cistern/maintain"
@@ -133,20 +134,27 @@ func (s *exportSession) open(name string) (err error) {
 // run exports the store of --data, or a checkpoint of a running daemon.
 func (s *exportSession) run(ctx context.Context) error {
 	if s.data != "" {
-		return s.export(ctx, s.data)
+		_, err := s.export(ctx, s.data)
+		return err
 	}
-	return s.borrow(ctx, s.admin, s.token, func(c lent) error { return s.export(ctx, c.Dir) })
+	what := copies.Statement{Kind: copies.Export, Destination: absolute(s.archive)}
+	if s.archive == "" {
+		what.Destination = placeOf(s.to)
+	}
+	return s.borrow(ctx, s.admin, s.token, what, func(c lent) (copies.Result, error) {
+		return s.export(ctx, c.Dir)
+	})
 }
 
 // export exports the store in a directory.
-func (s *exportSession) export(ctx context.Context, dir string) (err error) {
+func (s *exportSession) export(ctx context.Context, dir string) (made copies.Result, err error) {
 	from, err := openForCheck(dir, newLogger(s.stderr, slog.LevelWarn))
 	if err != nil {
-		return err
+		return made, err
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
 	if from.Ephemeral() {
-		return errors.New("the store keeps events only (--ephemeral): it has no records to export")
+		return made, errors.New("the store keeps events only (--ephemeral): it has no records to export")
 	}
 	if s.cars {
 		return s.exportCARs(ctx, from)
@@ -154,19 +162,21 @@ func (s *exportSession) export(ctx context.Context, dir string) (err error) {
 	m, parts, err := s.exportRecords(ctx, from)
 	switch {
 	case errors.Is(err, dump.ErrComplete):
-		return fmt.Errorf("%w: name another destination", err)
+		return made, fmt.Errorf("%w: name another destination", err)
 	case err != nil && ctx.Err() != nil && parts > 0:
-		return fmt.Errorf("%w: %s stored; run the command again to go on", err,
+		return made, fmt.Errorf("%w: %s stored; run the command again to go on", err,
 			console.Count(int64(parts), "part"))
 	case err != nil:
-		return err
-	case s.json:
-		return json.NewEncoder(s.stdout).Encode(m)
+		return made, err
+	}
+	made = copies.Result{Complete: true, Bytes: m.Bytes}
+	if s.json {
+		return made, json.NewEncoder(s.stdout).Encode(m)
 	}
 	_, err = fmt.Fprintf(s.stdout, "exported %s as of event %d in %s, %s\n",
 		console.Count(m.Rows, "record"), m.Head, console.Count(int64(len(m.Parts)), "part"),
 		size(m.Bytes))
-	return err
+	return made, err
 }
 
 // exportRecords writes the records of a store, and shows how far it is. parts is how many parts are

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"cistern/console"
+	"cistern/copies"
 	"cistern/dump"
 	"cistern/dump/cars"
 	"cistern/dump/cars/manifest"
@@ -39,7 +40,8 @@ func checkArchive(name string) error {
 }
 
 // exportCARs exports whole repositories of a store.
-func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (err error) {
+func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (made copies.Result,
+	err error) {
 	shown, total := s.progress("exporting", console.Unit{Noun: "repositories"}), from.Counts()["repos"]
 	if len(s.dids) > 0 {
 		total = int64(len(s.dids))
@@ -49,7 +51,7 @@ func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (err 
 	}, Holder: holder()}
 	if s.archive != "" {
 		if o.Archive, err = cars.CreateArchive(s.archive); err != nil {
-			return err
+			return made, err
 		}
 		defer func() { err = errors.Join(err, o.Archive.Close()) }()
 		o.TempDir = filepath.Dir(s.archive)
@@ -61,13 +63,13 @@ func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (err 
 	})
 	switch {
 	case errors.Is(err, cars.ErrComplete):
-		return fmt.Errorf("%w: name another destination", err)
+		return made, fmt.Errorf("%w: name another destination", err)
 	case err != nil && ctx.Err() != nil && s.archive == "":
-		return fmt.Errorf("%w: run the command again to go on", err)
+		return made, fmt.Errorf("%w: run the command again to go on", err)
 	case err != nil:
-		return err
+		return made, err
 	}
-	return s.exported(&m)
+	return copies.Result{Complete: true, Bytes: m.Bytes}, s.exported(&m)
 }
 
 // exported prints what an export of repositories has. It is an error if a copy is damaged.

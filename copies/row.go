@@ -1,0 +1,46 @@
+package copies
+
+import "time"
+
+// Row is the last result of one kind and destination, and what survives a restart.
+type Row struct {
+	Statement
+
+	Began      time.Time // of the oldest copy under way; zero: none is
+	Ended      time.Time // of the last copy; zero: none has ended
+	Succeeded  time.Time // when the last complete copy ended; zero: none is known
+	Generation string    // of that copy
+	Bytes      int64     // of that copy
+	Took       time.Duration
+	Error      string // of the last copy; "": it succeeded
+	Failures   int    // since the last copy without an error
+}
+
+// Keeper keeps the rows across restarts.
+type Keeper interface {
+	// Load returns all rows, in any order.
+	Load() ([]Row, error)
+	// Save replaces all rows, durably. It is never called twice at a time, and may wait for as long as
+	// nothing may be written.
+	Save([]Row) error
+}
+
+// result brings the result of a copy into the row.
+func (r *Row) result(res Result, began, now time.Time) {
+	r.Ended, r.Error = now, res.Error
+	if res.Complete {
+		r.Succeeded, r.Generation, r.Bytes = now, res.Generation, res.Bytes
+		r.Took = max(0, now.Sub(began))
+	}
+	if r.Failures++; res.Error == "" {
+		r.Failures = 0
+	}
+}
+
+// used returns when the row last changed.
+func (r *Row) used() time.Time {
+	if r.Began.After(r.Ended) {
+		return r.Began
+	}
+	return r.Ended
+}
