@@ -26,6 +26,7 @@ type Answer struct {
 		Short      string `json:"disk_short"`
 		Operations []Operation
 	}
+	Copies     []Copy
 	Conditions []Condition
 	Alerts     struct {
 		Total int
@@ -106,6 +107,16 @@ type Operation struct {
 		Done, Total int64
 		Item        string
 	}
+}
+
+// Copy is the last result of what commands copied to one destination.
+type Copy struct {
+	Kind, Destination       string
+	Running                 int64  // copies under way
+	Since, Ended, Succeeded string // RFC 3339; "": never
+	Error                   string // of the last copy
+	Bytes                   int64  // of the last complete copy
+	Failures                int64  // since the last success
 }
 
 // Condition is what backfill and crawling may wait for.

@@ -83,8 +83,8 @@ func (l *Live) list(v View) (lines []line) {
 		width = (v.Columns - gap) / 2
 	}
 	inner := width - labelColumns
-	left := []part{l.rates(), l.load(), a.operations(inner, v.ASCII), a.backup(), a.repositories(),
-		a.backfill(), a.disk(), a.conditions()}
+	left := []part{l.rates(), l.load(), a.operations(inner, v.ASCII), a.backup(), a.exports(),
+		a.repositories(), a.backfill(), a.disk(), a.conditions()}
 	right := []part{a.sources(inner, all), a.subscriptions(inner, all), a.failing(inner, all)}
 	if wide {
 		lines = beside(width, block(left, width), block(right, width))

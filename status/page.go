@@ -45,7 +45,8 @@ func (a *Answer) Page(v View) string {
 		width = (v.Columns - gap) / 2
 	}
 	inner := width - labelColumns
-	left := []part{a.repositories(), a.backfill(), a.disk(), a.backup(), a.conditions()}
+	left := []part{a.repositories(), a.backfill(), a.disk(), a.backup(), a.exports(),
+		a.conditions()}
 	right := []part{a.sources(inner, rowsMax), a.hostStates(), a.subscriptions(inner, rowsMax),
 		a.operations(inner, v.ASCII), a.failing(inner, rowsMax)}
 	if wide {

@@ -65,7 +65,7 @@ func golden(t *testing.T, name, page string) {
 // TestPage compares pages with golden ones, in widths of terminals and with colours.
 func TestPage(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"well", "troubled"} {
+	for _, name := range []string{"well", "troubled", "copied"} {
 		a := decode(t, name)
 		for _, columns := range []int{80, 160} {
 			golden(t, fmt.Sprintf("%s_%d", name, columns),

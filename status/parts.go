@@ -114,30 +114,6 @@ func (a *Answer) disk() part {
 	return p
 }
 
-// backup says when the daemon made its last backup, and when a command copied the store last. A
-// command copies a checkpoint by itself: the daemon cannot know whether its backup is complete.
-func (a *Answer) backup() part {
-	p := part{"Backup", []line{{{console.Dim, "not on a schedule (--backup)"}}}}
-	for _, o := range a.Maintenance.Operations {
-		switch o.Name {
-		case "backup":
-			l := plain(a.ago(o.Succeeded))
-			if o.Error != "" && o.Failures > 0 {
-				l = append(l, span{console.Red, ", failed " + a.ago(o.Ended) + ": " + o.Error})
-			} else if o.Due != "" {
-				l = append(l, span{"", ", next " + a.ago(o.Due)})
-			}
-			p.lines[0] = l
-		case "checkpoint":
-			if o.Succeeded != "" {
-				p.lines = append(p.lines, plain("'cistern backup' or 'export' began "+a.ago(o.Succeeded)),
-					line{{console.Dim, "'cistern backup ls DEST' says what is complete"}})
-			}
-		}
-	}
-	return p
-}
-
 func (a *Answer) conditions() part {
 	p := part{name: "Conditions"}
 	for _, c := range a.Conditions {

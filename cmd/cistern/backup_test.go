@@ -91,7 +91,7 @@ func TestBackupCommands(t *testing.T) {
 			{[]string{"restore", at, "--data", data}, []string{"restored 20", "head "}, ""},
 			{[]string{"check", "--data", data}, []string{"12 repositories", "no differences"}, ""},
 			{[]string{"backup", at, "--keep", "-1"}, nil, `--keep "-1"`},
-			{[]string{"backup", at, at}, nil, "one argument"},
+			{[]string{"backup", at, at}, nil, "takes DEST, got 2 arguments"},
 			{[]string{"backup", at, "--admin", "127.0.0.1:1"}, nil, "no daemon answers"},
 			{[]string{"backup", "backups"}, nil, "such as ./backups"},
 			{[]string{"backup", "ls", "backups"}, nil, "such as ./backups"},

@@ -205,7 +205,15 @@ const progress = {
   },
 };
 
+// copyRows returns the copies that commands made, as rows of operations that cannot be requested.
+function copyRows(copies) {
+  return copies.map((c) => ({ ...c, name: `${c.kind} to ${c.destination}`, command: true,
+    state: c.running ? "running" : "idle" }));
+}
+
 function lastRun(op, now) {
+  const complete = op.command && op.succeeded ? `done ${ago(op.succeeded, now)}, ${bytes(op.bytes ?? 0)}` : "";
+  if (complete) return op.failures ? `${complete}; failed ${ago(op.ended, now)}: ${op.error}` : complete;
   if (op.failures) return `failed ${ago(op.ended, now)}: ${op.error}`;
   return op.succeeded ? `done ${ago(op.succeeded, now)}` : "never";
 }
@@ -213,12 +221,12 @@ function lastRun(op, now) {
 // maintenance shows the operations. act is called with the name of one and whether it is to run.
 export function maintenance(o, act) {
   say("maintenance-count", o.maintenance.paused ? `paused: ${o.maintenance.paused}` : o.maintenance.disk_short ? "the disk is short" : "");
-  fill(at("maintenance"), o.maintenance.operations, (op) => op.name, [
-    plain((op) => op.name),
+  fill(at("maintenance"), [...o.maintenance.operations, ...copyRows(o.copies)], (op) => op.name, [
+    plain((op) => op.name, "clip"),
     badge((op) => (op.failures && op.state === "idle" ? ["failed", "bad"] : [op.state, operationLevels[op.state]])),
     progress,
     plain((op) => lastRun(op, o.time), "clip long"),
-    figure((op) => (op.state === "idle" ? until(op.due, o.time) || "on request" : `for ${duration(between(op.since, o.time))}`)),
+    figure((op) => (op.state === "idle" ? until(op.due, o.time) || (op.command ? "by command" : "on request") : `for ${duration(between(op.since, o.time))}`)),
     {
       begin: (td, op) => {
         const button = make("button", "plain");
@@ -227,6 +235,7 @@ export function maintenance(o, act) {
       },
       show: (td, op) => {
         const run = op.state === "idle";
+        td.firstChild.hidden = Boolean(op.command);
         td.firstChild.dataset.act = run ? "run" : "cancel";
         td.firstChild.setAttribute("aria-label", `${run ? "Run" : "Cancel"} ${op.name}`);
         text(td.firstChild, run ? "Run" : "Cancel");
