@@ -27,7 +27,12 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 // CheckWithProgress is like Check. It calls progress from time to time, at least once for each step.
 func (s *Store) CheckWithProgress(ctx context.Context, report func(difference string),
 	progress func(CheckProgress)) (differences int, err error) {
-	c := checker{s: s, ctx: ctx, checkWork: checkWork{progress: progress}, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
+	return s.check(ctx, report, checkWork{progress: progress})
+}
+
+func (s *Store) check(ctx context.Context, report func(difference string), work checkWork) (
+	differences int, err error) {
+	c := checker{s: s, ctx: ctx, checkWork: work, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
 		differences++
 		report(fmt.Sprintf(format, args...))
 	}}

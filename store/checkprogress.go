@@ -1,5 +1,7 @@
 package store
 
+import "math"
+
 // CheckProgress is how far Check is.
 type CheckProgress struct {
 	// Done and Total weigh the rows that Check reads by the time that each takes. Their quotient is the
@@ -22,6 +24,9 @@ type checkWork struct {
 	at       CheckProgress // before the step
 	step     checkStep     // that runs
 	worked   int64         // of its work
+	// ended is called with each step and the work that it has done, which should be what was estimated.
+	// It may be nil.
+	ended func(step checkStep, worked int64)
 }
 
 // Nanoseconds of a processor that Check takes for a row. BenchmarkCheck measures them; BENCHMARKS.md
@@ -51,9 +56,9 @@ const logSamples = 64
 // import thousands.
 func estimateEntries(c *checker) (int64, error) {
 	events := c.next - min(c.tail, c.next)
-	share := 0.0
-	for i := range min(events, logSamples) {
-		at := c.tail + events/min(events, logSamples)*i
+	share, samples := 0.0, min(events, logSamples)
+	for i := range samples {
+		at := c.tail + events/samples*i
 		err := c.s.eachEntry(c.r, at, at+1, func(_ uint64, e *entryV1) error {
 			share += 1 / float64(max(1, e.ids()))
 			return nil
@@ -62,7 +67,7 @@ func estimateEntries(c *checker) (int64, error) {
 			return 0, err
 		}
 	}
-	return int64(share / logSamples * float64(events)), nil
+	return int64(math.Round(share / float64(max(1, samples)) * float64(events))), nil
 }
 
 // take runs steps, and reports how far they are.
@@ -78,6 +83,9 @@ func (w *checkWork) take(steps []checkStep) error {
 		w.tell()
 		if err := s.run(); err != nil {
 			return err
+		}
+		if w.ended != nil {
+			w.ended(s, w.worked)
 		}
 		w.at.Done += s.work
 	}

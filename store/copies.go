@@ -42,9 +42,7 @@ func (b *control) PutCopies(all []Copy) {
 			b.fail(err)
 			return
 		}
-		c := &all[i]
-		row.Copies = append(row.Copies, copyV1{c.Kind, c.Destination, c.Began, c.Ended, c.Succeeded,
-			c.Generation, c.Bytes, c.Millis, c.Error, c.Failures})
+		row.Copies = append(row.Copies, copyV1(all[i]))
 	}
 	b.put(metaKey(metaCopies), row)
 }
@@ -64,8 +62,7 @@ func (s *Store) copies(r reader) (all []Copy, err error) {
 		return nil, err
 	}
 	for _, v := range row.Copies {
-		c := Copy{v.Kind, v.Destination, v.Began, v.Ended, v.Succeeded, v.Generation, v.Bytes, v.Millis,
-			v.Error, v.Failures}
+		c := Copy(v)
 		if err := c.validate(); err != nil {
 			return nil, fmt.Errorf("%w: %w", err, ErrCorrupt)
 		}

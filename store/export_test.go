@@ -573,3 +573,27 @@ func (d *Door) TryEnter() (opened bool)        { return d.tryEnter() == nil }
 func (d *Door) Leave()                         { d.leave() }
 func (d *Door) Shut(ctx context.Context) error { return d.shut(ctx) }
 func (d *Door) Open()                          { d.open() }
+
+// CheckedStep is a step of Check: its estimated work, and what it has done.
+type CheckedStep struct {
+	Part         string
+	Work, Worked int64
+}
+
+// CheckSteps runs Check, and returns its steps with a part.
+func (s *Store) CheckSteps(ctx context.Context, report func(string)) (steps []CheckedStep, err error) {
+	_, err = s.check(ctx, report, checkWork{progress: func(CheckProgress) {}, ended: func(step checkStep, worked int64) {
+		if step.part != "" || worked > 0 {
+			steps = append(steps, CheckedStep{step.part, step.work, worked})
+		}
+	}})
+	return steps, err
+}
+
+// The costs of Check, in nanoseconds for a row.
+const (
+	CheckRepoCost, CheckOwnerCost, CheckOwnedCost, CheckRecordCost      = checkRepoCost, checkOwnerCost, checkOwnedCost, checkRecordCost
+	CheckStrayCost, CheckCollectionCost                                 = checkStrayCost, checkCollectionCost
+	CheckTotalCost, CheckTotalEntryCost, CheckEventCost, CheckEntryCost = checkTotalCost, checkTotalEntryCost, checkEventCost, checkEntryCost
+	CheckPostingCost, CheckPostingEntryCost                             = checkPostingCost, checkPostingEntryCost
+)
