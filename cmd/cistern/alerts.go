@@ -168,18 +168,19 @@ func failingHosts(s *store.Store, standing func(uint32) hosts.Standing, named []
 	return all, nil
 }
 
-// failingDirectories returns the faults of PLC directories, of which there are so many. If all of them
-// fail, accounts whose identity is not known yet can be neither fetched nor verified meanwhile. The
-// error comes last, since an alert shows the first 256 bytes.
+// failingDirectories returns the failures of PLC directories: the faults of so many directories. If
+// all of them fail now, accounts whose identity is not known yet can be neither fetched nor verified.
+// The error comes last in a text, since an alert shows the first 256 bytes.
 func failingDirectories(faults []identity.Fault, directories int) (all []alert.Failure) {
-	remedy := "check it and the network, or add a directory with --plc"
-	if len(faults) < directories {
+	remedy := "check the directory and the network, or add another one with --plc"
+	works := func(f identity.Fault) bool { return f.Well }
+	if len(faults) < directories || slices.ContainsFunc(faults, works) {
 		remedy = "another directory is asked instead"
 	}
 	for _, f := range faults {
 		now := remedy
 		if f.Well {
-			now = "it works again, and the alert ends soon"
+			now = "it works again"
 		}
 		all = append(all, alert.Failure{Kind: alert.Directory, Name: f.Base, Since: f.Since,
 			Attempts: f.Attempts, Error: fmt.Sprintf(

@@ -94,7 +94,7 @@ func TestDirectoryAlert(t *testing.T) {
 				t.Fatal(err)
 			}
 			x.awaitAlerts(t, "the directory to alert", `"kind":"directory","subject":"`+n.PLC()+`","state":"alert"`,
-				" lookups failed in the last 5 minutes; check it", `"runbook":"docs/operating.md#alert-directory"`)
+				" lookups failed in the last 5 minutes; check the directory", `"runbook":"docs/operating.md#alert-directory"`)
 			out, err := x.command(t.Context(), nil, "status")
 			if (exitError{code: 1}) != err || !strings.Contains(out, "! alert: directory "+n.PLC()) {
 				t.Errorf("status: %v\n%s", err, out)
@@ -130,21 +130,29 @@ func TestFailingDirectories(t *testing.T) {
 	failing := identity.Fault{Base: "https://one.example", Attempts: 30, Failed: 31, Asked: 1060, Error: "HTTP 502"}
 	well := failing
 	well.Well = true
+	const (
+		check = "check the directory and the network, or add another one with --plc"
+		other = "another directory is asked instead"
+		works = "it works again"
+	)
 	for _, c := range []struct {
-		fault       identity.Fault
+		faults      []identity.Fault
 		directories int
-		want        string
+		want        []string
 	}{
-		{failing, 1, "check it and the network, or add a directory with --plc"},
-		{failing, 2, "another directory is asked instead"},
-		{well, 1, "it works again, and the alert ends soon"},
-		{well, 2, "it works again, and the alert ends soon"},
+		{[]identity.Fault{failing}, 1, []string{check}},
+		{[]identity.Fault{failing}, 2, []string{other}},
+		{[]identity.Fault{failing, failing}, 2, []string{check, check}},
+		{[]identity.Fault{well}, 1, []string{works}},
+		{[]identity.Fault{failing, well}, 2, []string{other, works}},
 	} {
-		all := failingDirectories([]identity.Fault{c.fault}, c.directories)
-		want := []alert.Failure{{Kind: alert.Directory, Name: "https://one.example", Attempts: 30,
-			Error: "31 of 1,060 lookups failed in the last 5 minutes; " + c.want + "; newest error: HTTP 502"}}
-		if !slices.Equal(all, want) {
-			t.Errorf("1 of %d: %+v, want %+v", c.directories, all, want)
+		var want []alert.Failure
+		for _, text := range c.want {
+			want = append(want, alert.Failure{Kind: alert.Directory, Name: "https://one.example", Attempts: 30,
+				Error: "31 of 1,060 lookups failed in the last 5 minutes; " + text + "; newest error: HTTP 502"})
+		}
+		if all := failingDirectories(c.faults, c.directories); !slices.Equal(all, want) {
+			t.Errorf("of %d directories: %+v, want %+v", c.directories, all, want)
 		}
 	}
 }
