@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,11 +42,14 @@ type observer struct {
 	start  time.Time
 	d      *identity.Directory
 	board  *alert.Board
-	asked  map[string]int
 	dids   int
 	answer func(request) reply
 	turns  []string // of alerts
 	faults bool     // whether there was one, also without an alert
+
+	// mu guards:
+	mu    sync.Mutex
+	asked map[string]int
 }
 
 // observe runs a story with PLC directories that answer as answer says. Run probes meanwhile.
@@ -68,11 +72,10 @@ func observe(t *testing.T, bases []string, answer func(request) reply, story fun
 	})
 }
 
-// RoundTrip answers a request to a directory. Requests are made one after the other.
+// RoundTrip answers a request to a directory.
 func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	base := req.URL.Scheme + "://" + req.URL.Host
-	o.asked[base]++
-	r := request{base, strings.TrimPrefix(req.URL.Path, "/"), time.Since(o.start), o.asked[base]}
+	r := request{base, strings.TrimPrefix(req.URL.Path, "/"), time.Since(o.start), o.count(base)}
 	a := o.answer(r)
 	if a.status == 0 {
 		<-req.Context().Done()
@@ -81,6 +84,14 @@ func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: a.status, Request: req,
 		Header: http.Header{"Content-Type": {"application/json"}, "Retry-After": {a.wait}},
 		Body:   io.NopCloser(strings.NewReader(`{"id":"` + r.did + `"}`))}, nil
+}
+
+// count counts a request to a directory.
+func (o *observer) count(base string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asked[base]++
+	return o.asked[base]
 }
 
 // account returns the DID of an account.
