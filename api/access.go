@@ -47,7 +47,7 @@ type access struct {
 	brake    *clients.Brake // of wrong tokens
 }
 
-// guard admits only the operator (invariant 6).
+// guard admits only the operator (invariant 5).
 func (a *access) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := a.admit(w.Header(), r); err != nil {

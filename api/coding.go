@@ -66,7 +66,7 @@ func describe(version string, c *coder) (description, error) {
 
 // show handles GET /openapi.json.
 func (d *description) show(w http.ResponseWriter, r *http.Request) error {
-	body := d.coder.code(r, typeJSON, d.document)
+	body := d.coder.code(r, wire.TypeJSON, d.document)
 	body.head(w.Header())
 	wire.WriteBody(w, http.StatusOK, body.bytes)
 	return nil

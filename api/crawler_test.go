@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/api"
+	"cistern/api/admin"
 	"cistern/store"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,20 +19,20 @@ import (
 // fakeCrawler is a set of sources that list nothing.
 type fakeCrawler struct {
 	mu      sync.Mutex
-	sources []api.Crawl
+	sources []admin.Crawl
 	fail    error
 }
 
-func (f *fakeCrawler) options() api.Crawler {
+func (f *fakeCrawler) options() admin.Crawler {
 	change := func(do func(i int, c store.CrawlSource) error) func(store.CrawlSource) error {
 		return func(c store.CrawlSource) error {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			return errors.Join(f.fail, do(slices.IndexFunc(f.sources, func(have api.Crawl) bool { return have.CrawlSource == c }), c))
+			return errors.Join(f.fail, do(slices.IndexFunc(f.sources, func(have admin.Crawl) bool { return have.CrawlSource == c }), c))
 		}
 	}
-	return api.Crawler{
-		Sources: func() []api.Crawl {
+	return admin.Crawler{
+		Sources: func() []admin.Crawl {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			return slices.Clone(f.sources)
@@ -48,7 +49,7 @@ func (f *fakeCrawler) options() api.Crawler {
 		},
 		Add: change(func(i int, c store.CrawlSource) error {
 			if i < 0 {
-				f.sources = append(f.sources, api.Crawl{CrawlSource: c, Persisted: true})
+				f.sources = append(f.sources, admin.Crawl{CrawlSource: c, Persisted: true})
 			}
 			return nil
 		}),
@@ -72,7 +73,7 @@ func (f *fakeCrawler) options() api.Crawler {
 func TestCrawlSources(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	f := &fakeCrawler{sources: []api.Crawl{
+	f := &fakeCrawler{sources: []admin.Crawl{
 		{CrawlSource: store.CrawlSource{Kind: "hosts", URL: "https://relay.test"}, Running: true, Lists: 7, Ended: 5, Failing: 1, Pages: 20, Listed: 900,
 			Queued: 3, Found: 800, PassEnded: at, FailedAt: at, Failure: "host answered 503"},
 	}}
@@ -88,7 +89,7 @@ func TestCrawlSources(t *testing.T) {
 	if res := call(t, "GET", w.public.URL+"/crawler/sources", "", nil, nil); res.StatusCode != 404 {
 		t.Errorf("the public listener shows sources: %d", res.StatusCode)
 	}
-	f.sources = append(f.sources, api.Crawl{CrawlSource: store.CrawlSource{Kind: "repos", URL: "https://named.test"}, Named: true})
+	f.sources = append(f.sources, admin.Crawl{CrawlSource: store.CrawlSource{Kind: "repos", URL: "https://named.test"}, Named: true})
 	for _, c := range []struct {
 		method, path, body string
 		status             int

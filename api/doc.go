@@ -3,7 +3,7 @@
 // # Purpose
 //
 // The public listener answers queries (XRPC) and streams the event log, by package deliver. The
-// private one changes what is followed, and shows the operator the state of the daemon.
+// private one also has the operator's routes, by package admin, and the dashboard.
 //
 // # Invariants
 //
@@ -13,17 +13,16 @@
 //  2. No endpoint returns records of a hidden account.
 //  3. Pages neither skip nor repeat items, whatever is written between two requests: the cursor of
 //     a request is the first id of its page, or the last key of the previous page.
-//  4. A write answered with 2xx is durable, and each of its rows was changed under its lock.
-//  5. Everything that a client can make large has a limit in limits.go. One client cannot use up
+//  4. Everything that a client can make large has a limit in limits.go. One client cannot use up
 //     connections, streams, query turns or the memory of answers: a quarter is left to other
 //     clients.
-//  6. No web page can use the private listener: Host must be this server, Origin must be Host, a
+//  5. No web page can use the private listener: Host must be this server, Origin must be Host, a
 //     browser must not state that the request comes from another site, and writes must be JSON by
 //     their content type. The forms that begin and end a session, and all writes of a session, must
 //     state their Origin. Without the token that is configured, or a session begun with it, only
 //     the probes, the login, the logout and the parts of pages are answered. A client that gives
 //     wrong tokens has to wait before each further try; the right token and sessions do not wait.
-//  7. Secrets appear neither in the log nor in answers, but for the answer that makes one.
+//  6. Secrets appear neither in the log nor in answers, but for the answer that makes one.
 //
 // # Concurrency
 //
@@ -35,20 +34,11 @@
 //
 //	server.go  Options, Server, routes      serve.go     listeners, draining
 //	errors.go  errors → answers, counts     access.go    token, Host, Origin, CORS
-//	xrpc.go    dispatch of queries          limits.go    every limit
-//	repos.go   GET /repos                   change.go    PUT, DELETE, resync
-//	firehose.go sources and cursors         ingestion.go the switches
-//	filter.go  GET and PATCH /filter        stats.go     /stats, probes
-//	hosts.go   /hosts                       crawler.go   crawl sources
-//	dids.go    request bodies               metrics.go
-//	subscriptions.go  durable subscriptions  tap.go      the routes of package tap
-//	maintenance.go  operations of maintenance  checkpoint.go  what a backup copies
-//	copies.go  what commands make of it     coding.go   compressed answers
-//	phase.go   the phase of the daemon      conditions.go  what backfill waits for
-//	alerts.go  what fails                  overview.go  what the dashboard shows
+//	xrpc.go    dispatch of queries          collections.go  queries about collections
+//	coding.go  compressed answers           limits.go    every limit
 //	login.go   the dashboard and its login  frontpage.go  the page of the public listener
-//	statuspage.go  the public status page    verdict.go  whether the daemon needs an operator
+//	statuspage.go  the public status page   webhooks.go  webhooks, durable subscriptions
+//	tap.go     the routes of package tap    metrics.go
 //
-// Each handler type has the dependencies of the routes of one noun. New makes them, and the routes
-// are one table in server.go.
+// New makes the handlers. Public and Admin have the tables of routes, in server.go.
 package api

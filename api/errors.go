@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/api/admin"
 	"cistern/api/wire"
 	"cistern/store"
 
@@ -115,17 +116,32 @@ func (a *answers) unlessFrozen(h handler) handler {
 	}
 }
 
-// turn is like route, for a request that changes something (invariant 6).
+// turn is like route, for a request that changes something (invariant 5).
 func (a *answers) turn(name string, h handler) http.Handler { return a.route(name, onlyJSON(h)) }
 
 // onlyJSON returns a handler that refuses requests that a web page could make.
 func onlyJSON(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if !isJSON(r) {
-			return wire.Refuse("UnsupportedMediaType", "content type %s: want %s or %s", wire.Echo(r.Header.Get("Content-Type")), typeJSON, typeNDJSON)
+		if !wire.IsJSON(r) {
+			return wire.Refuse("UnsupportedMediaType", "content type %s: want %s or %s", wire.Echo(r.Header.Get("Content-Type")), wire.TypeJSON, wire.TypeNDJSON)
 		}
 		return h(w, r)
 	}
+}
+
+// operator returns a handler of a route of package admin, as its kind demands.
+func (a *answers) operator(r admin.Route) http.Handler {
+	switch r.Kind {
+	case admin.Read:
+		return a.route(r.Name, r.Handle)
+	case admin.Control:
+		return a.turn(r.Name, r.Handle)
+	case admin.Wait:
+		return a.untimed(r.Name, onlyJSON(r.Handle))
+	case admin.Lend:
+		return a.untimed(r.Name, onlyJSON(a.unlessFrozen(r.Handle)))
+	}
+	return a.change(r.Name, r.Handle)
 }
 
 // untimed is like route, but does not measure the time of an answer.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"cistern/api/clients"
-	"cistern/api/wire"
 )
 
 // WaitStreams waits until all streams have ended.
@@ -26,9 +25,6 @@ func (s *Server) HTTPServer(ctx context.Context, admin bool) *http.Server {
 	}
 	return s.httpServer(ctx, s.Public(), answerTimeout)
 }
-
-// BadDID is wire.BadDID.
-var BadDID = wire.BadDID
 
 // Answer is answer.
 func (s *Server) Answer(w http.ResponseWriter, r *http.Request, err error) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cistern/api"
+	"cistern/api/admin"
 	"cistern/store"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,23 +20,23 @@ import (
 // fakeFirehose is a set of sources without connections.
 type fakeFirehose struct {
 	mu      sync.Mutex
-	sources []api.Source
+	sources []admin.Source
 	cursors map[string]bool
 	fail    error
 }
 
 func (f *fakeFirehose) index(url string) int {
-	return slices.IndexFunc(f.sources, func(src api.Source) bool { return src.URL == url })
+	return slices.IndexFunc(f.sources, func(src admin.Source) bool { return src.URL == url })
 }
 
-func (f *fakeFirehose) options() api.Firehose {
+func (f *fakeFirehose) options() admin.Firehose {
 	locked := func(do func() error) error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return errors.Join(f.fail, do())
 	}
-	return api.Firehose{
-		Sources: func() []api.Source {
+	return admin.Firehose{
+		Sources: func() []admin.Source {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			return slices.Clone(f.sources)
@@ -49,7 +50,7 @@ func (f *fakeFirehose) options() api.Firehose {
 		},
 		Add: func(src store.Source) error {
 			return locked(func() error {
-				f.sources = append(f.sources, api.Source{URL: src.URL, PDS: src.PDS, Persisted: true})
+				f.sources = append(f.sources, admin.Source{URL: src.URL, PDS: src.PDS, Persisted: true})
 				return nil
 			})
 		},
@@ -77,9 +78,9 @@ func (f *fakeFirehose) options() api.Firehose {
 
 func newFakeFirehose() *fakeFirehose {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
-	return &fakeFirehose{cursors: map[string]bool{"wss://relay.test": true}, sources: []api.Source{
+	return &fakeFirehose{cursors: map[string]bool{"wss://relay.test": true}, sources: []admin.Source{
 		{URL: "wss://pds.test:8443/base", PDS: true, Persisted: true, Failures: 3, RetryIn: 1500 * time.Millisecond,
-			LastFailure: api.SourceFailure{At: at, Kind: "dial", Detail: "connection refused"}, Bytes: 5, Refused: 2},
+			LastFailure: admin.SourceFailure{At: at, Kind: "dial", Detail: "connection refused"}, Bytes: 5, Refused: 2},
 		{URL: "wss://relay.test", Running: true, Cursor: 10, Seq: 12, Events: 7, Bytes: 900, BadFrames: 1, LastEvent: at, Lag: 250 * time.Millisecond},
 	}}
 }
@@ -133,7 +134,7 @@ func TestSources(t *testing.T) {
 func TestSourceChanges(t *testing.T) {
 	t.Parallel()
 	f := newFakeFirehose()
-	f.sources = append(f.sources, api.Source{URL: "wss://named.test", Named: true})
+	f.sources = append(f.sources, admin.Source{URL: "wss://named.test", Named: true})
 	w := newWorld(t, api.Options{Firehose: f.options()})
 	for _, c := range []struct {
 		method, path, body string
@@ -180,7 +181,7 @@ func TestSourceChanges(t *testing.T) {
 	}
 	f.fail = nil
 	for i := len(f.sources); i < 1000; i++ {
-		f.sources = append(f.sources, api.Source{URL: fmt.Sprintf("wss://%d.test", i)})
+		f.sources = append(f.sources, admin.Source{URL: fmt.Sprintf("wss://%d.test", i)})
 	}
 	if res := call(t, "POST", w.admin.URL+"/firehose/sources", `{"url":"wss://y.test"}`, jsonType, &e); res.StatusCode != 400 || !strings.Contains(e.Message, "1000") {
 		t.Errorf("the 1001st source: %d %+v", res.StatusCode, e)
@@ -206,10 +207,10 @@ func TestNoFirehose(t *testing.T) {
 func TestIngestion(t *testing.T) {
 	t.Parallel()
 	on, sets := map[string]bool{"crawler": true, "firehose": true, "backfill": true}, 0
-	part := func(name string) api.Switch {
-		return api.Switch{On: func() bool { return on[name] }, Set: func(v bool) { on[name] = v; sets++ }}
+	part := func(name string) admin.Switch {
+		return admin.Switch{On: func() bool { return on[name] }, Set: func(v bool) { on[name] = v; sets++ }}
 	}
-	w := newWorld(t, api.Options{Ingestion: api.Ingestion{Crawler: part("crawler"), Firehose: part("firehose"), Backfill: part("backfill")}})
+	w := newWorld(t, api.Options{Ingestion: admin.Ingestion{Crawler: part("crawler"), Firehose: part("firehose"), Backfill: part("backfill")}})
 	state := func() map[string]bool {
 		var got map[string]bool
 		call(t, "GET", w.admin.URL+"/ingestion", "", nil, &got)

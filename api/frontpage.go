@@ -26,9 +26,9 @@ type front struct {
 	page    *frontpage.Page
 	store   *store.Store
 	xrpc    *xrpc
-	sources *sources
-	names   bool // handles are looked up
-	status  bool // there is a status page
+	lag     func() (lag time.Duration, following bool) // of the firehoses
+	names   bool                                       // handles are looked up
+	status  bool                                       // there is a status page
 	version string
 }
 
@@ -86,10 +86,7 @@ func (f *front) facts(ctx context.Context) (frontpage.Facts, error) {
 		Accounts: total.Repos, Records: total.Records, Collections: f.store.Counts()["collection_names"],
 		Oldest: f.store.Oldest(), Head: f.store.Head(),
 	}
-	if firehose := f.sources.totals(); firehose != nil && firehose.Running > 0 {
-		facts.Following = true
-		facts.Lag = time.Duration(firehose.LagSeconds * float64(time.Second))
-	}
+	facts.Lag, facts.Following = f.lag()
 	if facts.Head >= f.store.Tail() {
 		us, err := f.store.TimeOf(facts.Head)
 		if err != nil {

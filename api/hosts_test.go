@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cistern/api"
+	"cistern/api/admin"
 	"cistern/backfill/pace"
 	"cistern/store"
 )
@@ -40,13 +41,13 @@ func TestHosts(t *testing.T) {
 	changed := map[uint32]int{}
 	now := time.Now()
 	var w *world
-	w = newWorld(t, api.Options{Hosts: api.Hosts{
+	w = newWorld(t, api.Options{Hosts: admin.Hosts{
 		Changed: func(id uint32) { changed[id]++ },
-		Standing: func(id uint32) api.HostStanding {
+		Standing: func(id uint32) admin.HostStanding {
 			h, _ := w.store.HostByID(id)
 			var l pace.Limiter
 			l.Configure(pace.Override(h.Limits).Over(pace.Limits{Min: 1, Max: 10}), h.Banned)
-			s := api.HostStanding{View: l.View(now), Bytes: 5, Repos: 1}
+			s := admin.HostStanding{View: l.View(now), Bytes: 5, Repos: 1}
 			if id == 2 {
 				s.ParkedUntil, s.Running, s.Error, s.ErrorAt = now.Add(time.Minute), 3, "went away", time.Unix(1790000000, 5)
 				s.Told = []pace.Quota{{Limit: 10, Remaining: 4, Reset: now.Add(time.Hour)}}

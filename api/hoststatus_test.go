@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cistern/api"
+	"cistern/api/admin"
 	"cistern/backfill/pace"
 	"cistern/store"
 
@@ -31,12 +32,12 @@ func TestHostStatus(t *testing.T) {
 	}
 	var w *world
 	w = newWorld(t, api.Options{
-		Hosts: api.Hosts{Standing: func(id uint32) api.HostStanding {
+		Hosts: admin.Hosts{Standing: func(id uint32) admin.HostStanding {
 			h, _ := w.store.HostByID(id)
-			return api.HostStanding{View: standing[h.Name]}
+			return admin.HostStanding{View: standing[h.Name]}
 		}},
-		Firehose: api.Firehose{Sources: func() []api.Source {
-			return []api.Source{{URL: "wss://followed.example.com", Seq: 4711, Cursor: 4700}, {URL: "wss://relay.example.com", Seq: 0}}
+		Firehose: admin.Firehose{Sources: func() []admin.Source {
+			return []admin.Source{{URL: "wss://followed.example.com", Seq: 4711, Cursor: 4700}, {URL: "wss://relay.example.com", Seq: 0}}
 		}},
 	})
 	w.add(t, alice)

@@ -14,6 +14,7 @@ import (
 
 	"cistern/alert"
 	"cistern/api"
+	"cistern/api/admin"
 	"cistern/backfill/pace"
 	"cistern/chart"
 	"cistern/condition"
@@ -81,7 +82,7 @@ func freeSpace(t testing.TB, now *time.Time) *chart.Recorder {
 	t.Helper()
 	begin := *now
 	r, err := chart.New(chart.Options{
-		Series: []chart.Series{{Name: "steps", Counter: true}, {Name: api.FreeSeries}},
+		Series: []chart.Series{{Name: "steps", Counter: true}, {Name: admin.FreeSeries}},
 		Read: func() []float64 {
 			passed := now.Sub(begin).Seconds()
 			return []float64{2 * passed, 1_000_000 - passed}
@@ -107,13 +108,13 @@ func TestOverview(t *testing.T) {
 		charts.Look()
 		now = now.Add(10 * time.Second)
 	}
-	sources := []api.Source{{URL: "wss://ok.test", Running: true}, {URL: "wss://late.test", Running: true, Lag: time.Hour}, {URL: "wss://down.test", Failures: 3, LastFailure: api.SourceFailure{Detail: "503"}}}
+	sources := []admin.Source{{URL: "wss://ok.test", Running: true}, {URL: "wss://late.test", Running: true, Lag: time.Hour}, {URL: "wss://down.test", Failures: 3, LastFailure: admin.SourceFailure{Detail: "503"}}}
 	w := newWorld(t, api.Options{Journal: book, Charts: charts, Version: "v1",
 		Alerts:     func() []alert.Subject { return slices.Clone(subjects) },
 		Conditions: func() []condition.Status { return []condition.Status{{Name: "disk", State: condition.OK}} },
-		Firehose:   api.Firehose{Sources: func() []api.Source { return slices.Clone(sources) }},
+		Firehose:   admin.Firehose{Sources: func() []admin.Source { return slices.Clone(sources) }},
 		Ignored:    func() []verdict.Ignored { return []verdict.Ignored{{Option: "--mode full", Held: "filter"}} },
-		Disk:       func() (api.Disk, error) { return api.Disk{Free: 864_000, Total: 2_000_000, Reserve: 432_000}, nil },
+		Disk:       func() (admin.Disk, error) { return admin.Disk{Free: 864_000, Total: 2_000_000, Reserve: 432_000}, nil },
 	})
 	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
 	w.add(t, bob)
@@ -179,7 +180,7 @@ func TestOverview(t *testing.T) {
 // TestOverviewOfLittle: without charts, a log and a disk that can be read the other parts are there.
 func TestOverviewOfLittle(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, api.Options{AdminToken: "secret", Disk: func() (api.Disk, error) { return api.Disk{}, errors.New("no disk") }})
+	w := newWorld(t, api.Options{AdminToken: "secret", Disk: func() (admin.Disk, error) { return admin.Disk{}, errors.New("no disk") }})
 	var o overview
 	res := call(t, "GET", w.admin.URL+"/overview", "", map[string]string{"Authorization": "Bearer secret"}, &o)
 	if res.StatusCode != 200 || !o.Login || o.Disk != nil || len(o.Charts) != 0 || o.Log == nil || o.Sources.Items == nil {
@@ -188,7 +189,7 @@ func TestOverviewOfLittle(t *testing.T) {
 }
 
 // manyHosts makes a store know n hosts, each with a row of its own. Some of them fail.
-func manyHosts(t testing.TB, n int) (*store.Store, api.Hosts) {
+func manyHosts(t testing.TB, n int) (*store.Store, admin.Hosts) {
 	t.Helper()
 	s := storetest.Open(t, store.Options{})
 	for i := range n {
@@ -196,7 +197,7 @@ func manyHosts(t testing.TB, n int) (*store.Store, api.Hosts) {
 			t.Fatal(err)
 		}
 	}
-	return s, api.Hosts{Standing: func(id uint32) (st api.HostStanding) {
+	return s, admin.Hosts{Standing: func(id uint32) (st admin.HostStanding) {
 		if id%100 == 7 {
 			st.View = pace.View{FailingSince: time.Unix(1_800_000_000, 0)}
 		}
@@ -235,14 +236,14 @@ func BenchmarkOverview(b *testing.B) {
 		charts.Look()
 		now = now.Add(10 * time.Second)
 	}
-	sources := make([]api.Source, 500)
+	sources := make([]admin.Source, 500)
 	for i := range sources {
-		sources[i] = api.Source{URL: fmt.Sprintf("wss://pds%d.test", i), Running: i%7 != 0, Failures: i % 7}
+		sources[i] = admin.Source{URL: fmt.Sprintf("wss://pds%d.test", i), Running: i%7 != 0, Failures: i % 7}
 	}
 	s, standing := manyHosts(b, 3000)
 	server, err := api.New(api.Options{Store: s, Hosts: standing, Journal: book, Charts: charts,
-		Firehose: api.Firehose{Sources: func() []api.Source { return slices.Clone(sources) }},
-		Disk:     func() (api.Disk, error) { return api.Disk{Free: 1 << 40, Total: 2 << 40}, nil }})
+		Firehose: admin.Firehose{Sources: func() []admin.Source { return slices.Clone(sources) }},
+		Disk:     func() (admin.Disk, error) { return admin.Disk{Free: 1 << 40, Total: 2 << 40}, nil }})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -271,8 +272,8 @@ func BenchmarkOverview(b *testing.B) {
 // overview, and one that has some is.
 func TestRelaysAreNoHosts(t *testing.T) {
 	t.Parallel()
-	sources := []api.Source{{URL: "wss://relay.test"}}
-	w := newWorld(t, api.Options{Firehose: api.Firehose{Sources: func() []api.Source { return sources }}})
+	sources := []admin.Source{{URL: "wss://relay.test"}}
+	w := newWorld(t, api.Options{Firehose: admin.Firehose{Sources: func() []admin.Source { return sources }}})
 	for _, name := range []string{"relay.test", "pds.test"} {
 		if _, err := w.store.HostID(name); err != nil {
 			t.Fatal(err)
@@ -287,23 +288,23 @@ func TestRelaysAreNoHosts(t *testing.T) {
 // each kind of source, until a repository is tracked.
 func TestOverviewOfNothingTracked(t *testing.T) {
 	t.Parallel()
-	crawls := func(all ...api.Crawl) api.Crawler {
-		return api.Crawler{Sources: func() []api.Crawl { return all }}
+	crawls := func(all ...admin.Crawl) admin.Crawler {
+		return admin.Crawler{Sources: func() []admin.Crawl { return all }}
 	}
-	relay := api.Firehose{Sources: func() []api.Source { return []api.Source{{URL: "wss://relay.test", Running: true}} }}
+	relay := admin.Firehose{Sources: func() []admin.Source { return []admin.Source{{URL: "wss://relay.test", Running: true}} }}
 	for name, c := range map[string]struct {
 		filter filter.Config
 		o      api.Options
 		notes  bool
 	}{
-		"a relay in mode filter":           {filter.Config{}, api.Options{Firehose: relay, Crawler: crawls(api.Crawl{Implied: true})}, true},
+		"a relay in mode filter":           {filter.Config{}, api.Options{Firehose: relay, Crawler: crawls(admin.Crawl{Implied: true})}, true},
 		"a relay in mode full":             {filter.Config{Mode: filter.ModeFull}, api.Options{Firehose: relay}, false},
-		"a crawl source in mode full":      {filter.Config{Mode: filter.ModeFull}, api.Options{Crawler: crawls(api.Crawl{Implied: true})}, false},
+		"a crawl source in mode full":      {filter.Config{Mode: filter.ModeFull}, api.Options{Crawler: crawls(admin.Crawl{Implied: true})}, false},
 		"mode full without a source":       {filter.Config{Mode: filter.ModeFull}, api.Options{}, true},
 		"a signal and a relay":             {filter.Config{Signals: []string{"app.test.a"}}, api.Options{Firehose: relay}, false},
 		"a signal without a source":        {filter.Config{Signals: []string{"app.test.a"}}, api.Options{}, true},
-		"a crawl source that is named":     {filter.Config{}, api.Options{Crawler: crawls(api.Crawl{Implied: true}, api.Crawl{Named: true})}, false},
-		"a crawl source that was added":    {filter.Config{}, api.Options{Crawler: crawls(api.Crawl{Persisted: true})}, false},
+		"a crawl source that is named":     {filter.Config{}, api.Options{Crawler: crawls(admin.Crawl{Implied: true}, admin.Crawl{Named: true})}, false},
+		"a crawl source that was added":    {filter.Config{}, api.Options{Crawler: crawls(admin.Crawl{Persisted: true})}, false},
 		"nothing at all, as with --listen": {filter.Config{}, api.Options{}, true},
 	} {
 		w := newWorld(t, c.o)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cistern/alert"
+	"cistern/api/admin"
 	"cistern/api/atproto"
 	"cistern/api/backlinks"
 	"cistern/api/clients"
@@ -76,13 +77,13 @@ type Options struct {
 	// that was handled. Default: no filter is being applied.
 	Refilter func() (cursor string, running bool, err error)
 	// Firehose follows the sources. Default: no source is followed.
-	Firehose Firehose
+	Firehose admin.Firehose
 	// Crawler discovers repositories. Default: nothing is crawled.
-	Crawler Crawler
+	Crawler admin.Crawler
 	// Hosts are the hosts from which repositories are fetched. Default: no host is asked.
-	Hosts Hosts
+	Hosts admin.Hosts
 	// Ingestion are the switches of /ingestion. Default: no switch.
-	Ingestion Ingestion
+	Ingestion admin.Ingestion
 	// Maintenance runs the operations of /maintenance. Default: there are none.
 	Maintenance *maintain.Coordinator
 	// Checkpoint makes the checkpoints that are lent. Default: Store.Checkpoint.
@@ -100,7 +101,7 @@ type Options struct {
 	// Journal has the log lines that /overview shows. Default: none are kept.
 	Journal *logbook.Book
 	// Disk reads the disk of the store for /overview. Default: it is not shown.
-	Disk func() (Disk, error)
+	Disk func() (admin.Disk, error)
 	// Ignored returns the options of the filter that differ from the filter in force. Default: none.
 	Ignored func() []verdict.Ignored
 	// WebhookGate pauses the requests of webhooks. Default: nothing pauses them.
@@ -143,31 +144,9 @@ func (o Options) withDefaults() Options {
 	if g, ok := o.Registerer.(prometheus.Gatherer); ok && o.Gatherer == nil {
 		o.Gatherer = g
 	}
-	if o.Syncing == nil {
-		o.Syncing = func() int { return 0 }
-	}
 	if o.Wake == nil {
 		o.Wake = func() {}
 	}
-	if o.Refilter == nil {
-		o.Refilter = func() (string, bool, error) { return "", false, nil }
-	}
-	if o.Checkpoint == nil && o.Store != nil {
-		o.Checkpoint = o.Store.Checkpoint
-	}
-	if o.Conditions == nil {
-		o.Conditions = func() []condition.Status { return nil }
-	}
-	if o.Alerts == nil {
-		o.Alerts = func() []alert.Subject { return nil }
-	}
-	if o.Ignored == nil {
-		o.Ignored = func() []verdict.Ignored { return nil }
-	}
-	if o.Stopping == nil {
-		o.Stopping = func() bool { return false }
-	}
-	o.Verify = cmp.Or(o.Verify, "full")
 	o.Version = cmp.Or(o.Version, "dev")
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 10*time.Second)
 	return o
@@ -193,36 +172,22 @@ type Server struct {
 	gatherer     prometheus.Gatherer
 	metrics      *metrics
 	drainTimeout time.Duration
+	version      string
 
 	answers     *answers
-	collections *collections.Collections
 	access      access
 	pages       pages
 	front       front
 	status      statusPage
-	overview    overview
+	description description
 	xrpc        xrpc
+	collections *collections.Collections
 	exports     *export.Records
+	admin       *admin.Handlers
+	registry    *durable.Registry
 	delivery    *deliver.Delivery
-	stats       stats
-	repos       repos
-	changes     changes
-	filters     filters
-	hosts       hosts
-	sources     sources
-	crawls      crawlSources
-	ingestion   Ingestion
-	phases      phases
-
-	description   description
-	conditions    conditions
-	alerts        alerts
-	maintenance   maintenance
-	checkpoints   checkpoints
-	copies        copyRoutes
-	subscriptions subscriptions
-	webhooks      *webhook.Runner
-	tap           *tap.API
+	webhooks    *webhook.Runner
+	tap         *tap.API
 }
 
 // New returns a server. It starts nothing: call Serve, or use the handlers Public and Admin.
@@ -275,32 +240,20 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	lent, err := o.registry()
+	operator, err := newAdmin(o, registry)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
+		version:     o.Version,
 		answers:     a,
 		collections: collections.New(collections.Options{Store: o.Store, Refused: m.refused}),
 		access:      access{token: o.AdminToken, requests: m.requests, answers: a, sessions: dashboard.NewSessions(time.Now), brake: brake},
 		exports:     files,
+		registry:    registry,
 		delivery:    delivery,
-		repos:       repos{store: o.Store, hosts: o.Hosts},
-		changes:     changes{store: o.Store, wake: o.Wake},
-		filters:     filters{store: o.Store, wake: o.Wake, refilter: o.Refilter},
-		hosts:       hosts{store: o.Store, opts: o.Hosts, logger: o.Logger},
-		sources:     sources{o.Firehose},
-		crawls:      crawlSources{o.Crawler},
-		ingestion:   o.Ingestion,
-		phases:      phases{o.Phase},
-
-		conditions:    conditions{o.Conditions},
-		alerts:        alerts{o.Alerts},
-		maintenance:   maintenance{o.Maintenance},
-		checkpoints:   checkpoints{make: o.Checkpoint, copies: lent, stopping: o.Stopping, version: o.Version, logger: o.Logger},
-		copies:        copyRoutes{lent},
-		subscriptions: subscriptions{registry},
+		admin:       operator,
 	}
 	if s.xrpc, err = s.newXRPC(o, exports, queue); err != nil {
 		return nil, err
@@ -308,33 +261,33 @@ func New(o Options) (*Server, error) {
 	if s.description, err = describe(o.Version, s.xrpc.coder); err != nil {
 		return nil, err
 	}
-	s.stats = stats{store: o.Store, sizes: paced[map[string]int64]{read: o.Store.Sizes}, sources: &s.sources,
-		ingestion: &s.ingestion, phases: s.phases, conditions: s.conditions, syncing: o.Syncing, verify: o.Verify, version: o.Version,
-		stopping: o.Stopping, logger: o.Logger}
 	s.pages = pages{access: &s.access, files: shown}
-	s.front = front{page: page, store: o.Store, xrpc: &s.xrpc, sources: &s.sources, names: o.Names != nil, status: o.StatusPage, version: o.Version}
-	s.newOverview(o, registry)
-	if s.status, err = newStatusPage(o.StatusPage, &s.overview, shown, s.xrpc.coder); err != nil {
+	s.front = front{page: page, store: o.Store, xrpc: &s.xrpc, lag: s.admin.Lag, names: o.Names != nil, status: o.StatusPage, version: o.Version}
+	if s.status, err = newStatusPage(o.StatusPage, s.admin.PublicStatus, shown, s.xrpc.coder); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.newTap(o, registry), s.newWebhooks(o, registry)); err != nil {
+	if err := errors.Join(s.newTap(o), s.newWebhooks(o)); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// newOverview makes the handler of /overview from the others.
-func (s *Server) newOverview(o Options, registry *durable.Registry) {
-	s.overview = overview{stats: &s.stats, sources: &s.sources, registry: registry,
-		hosts:       paced[hostSummary]{read: func() (hostSummary, error) { return s.hosts.summary(s.sources.only) }},
-		maintenance: &s.maintenance, copies: s.copies, conditions: s.conditions, alerts: o.Alerts, charts: o.Charts,
-		journal: o.Journal, disk: o.Disk, crawler: o.Crawler, ignored: o.Ignored, started: time.Now(), token: o.AdminToken != ""}
+// newAdmin makes the handlers of the operator's routes.
+func newAdmin(o Options, registry *durable.Registry) (*admin.Handlers, error) {
+	return admin.New(admin.Options{Store: o.Store, Subscriptions: registry, Logger: o.Logger,
+		Login: o.AdminToken != "", Syncing: o.Syncing, Wake: o.Wake, Refilter: o.Refilter,
+		Firehose: o.Firehose, Crawler: o.Crawler, Hosts: o.Hosts, Ingestion: o.Ingestion,
+		Maintenance: o.Maintenance, Checkpoint: o.Checkpoint, Copies: o.Copies,
+		Phase:      o.Phase,
+		Conditions: o.Conditions, Alerts: o.Alerts, Charts: o.Charts, Journal: o.Journal,
+		Disk: o.Disk, Ignored: o.Ignored, Stopping: o.Stopping, Verify: o.Verify,
+		Version: o.Version})
 }
 
 // newXRPC makes the handler of queries.
 func (s *Server) newXRPC(o Options, exports *export.Exports, queue *clients.Queue) (xrpc, error) {
 	r := atproto.New(atproto.Options{Store: o.Store, Refused: s.metrics.refused, Names: o.Names,
-		Hosts: func() func(*store.Host) atproto.HostStatus { return s.hosts.statuses(&s.sources) }})
+		Hosts: s.admin.HostStatuses})
 	c, err := newCoder()
 	return xrpc{methods: methods(r), lookups: lookups(r), cars: cars(exports), answers: s.answers,
 		links: backlinks.New(o.Backlinks, o.Store),
@@ -371,11 +324,11 @@ func (s *Server) reads() map[string]http.Handler {
 	const jetstream = "network.bsky.jetstream."
 	route, untimed := s.answers.route, s.answers.untimed
 	all := map[string]http.Handler{
-		"/xrpc/_health":      route("_health", s.stats.health),
+		"/xrpc/_health":      route("_health", health(s.version)),
 		"/stream":            untimed("stream", s.delivery.Stream),
 		"/stream/dictionary": route("dictionary", s.delivery.ZstdDictionary),
 		"/subscribe":         untimed("subscribe", s.delivery.Jetstream1),
-		"/stats":             route("stats", s.stats.show),
+		"/stats":             route("stats", s.admin.Stats),
 		"/openapi.json":      route("openapi", s.description.show),
 		"/export":            untimed("export", s.exports.Get),
 
@@ -394,61 +347,16 @@ func (s *Server) reads() map[string]http.Handler {
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
 	s.readSide(mux)
-	route, change := s.answers.route, s.answers.change
+	s.operatorSide(mux)
+	route := s.answers.route
 	mux.Handle("GET /{$}", route("dashboard", s.pages.dashboard))
 	mux.Handle("GET "+dashboard.Prefix+"{file}", route("dashboard_part", s.pages.part))
 	mux.Handle("GET /login", route("login", s.pages.ask))
 	mux.Handle("POST /login", route("login", s.pages.login))
 	mux.Handle("POST /logout", route("logout", s.pages.logout))
-	mux.Handle("GET /overview", route("overview", s.overview.show))
-	mux.Handle("GET /repos", route("repos", s.repos.list))
-	mux.Handle("GET /repos/{did}", route("repo", s.repos.show))
-	mux.Handle("PUT /repos", change("track", s.changes.track))
-	mux.Handle("DELETE /repos", change("untrack", s.changes.untrack))
-	mux.Handle("POST /repos/resync", change("resync", s.changes.resync))
-	mux.Handle("GET /filter", route("filter", s.filters.show))
-	mux.Handle("PATCH /filter", change("set_filter", s.filters.change))
-	mux.Handle("GET /firehose/sources", route("sources", s.sources.list))
-	mux.Handle("POST /firehose/sources", change("add_source", s.sources.add))
-	mux.Handle("DELETE /firehose/sources", change("remove_source", s.sources.remove))
-	mux.Handle("DELETE /firehose/cursors", change("forget_cursor", s.sources.forget))
-	mux.Handle("GET /crawler/sources", route("crawls", s.crawls.list))
-	mux.Handle("POST /crawler/sources", change("add_crawl", s.crawls.add))
-	mux.Handle("DELETE /crawler/sources", change("remove_crawl", s.crawls.remove))
-	mux.Handle("DELETE /crawler/cursors", change("forget_crawl", s.crawls.forget))
-	mux.Handle("GET /hosts", route("hosts", s.hosts.list))
-	mux.Handle("GET /hosts/{host}", route("host", s.hosts.show))
-	mux.Handle("PUT /hosts/{host}/limits", change("limit_host", s.hosts.limit))
-	mux.Handle("DELETE /hosts/{host}/limits", change("unlimit_host", s.hosts.unlimit))
-	mux.Handle("PUT /hosts/{host}/ban", change("ban_host", s.hosts.ban))
-	mux.Handle("DELETE /hosts/{host}/ban", change("unban_host", s.hosts.unban))
-	mux.Handle("GET /ingestion", route("ingestion", s.ingestion.show))
-	mux.Handle("PATCH /ingestion", s.answers.turn("set_ingestion", s.ingestion.set))
-	mux.Handle("GET /alerts", route("alerts", s.alerts.list))
-	mux.Handle("GET /conditions", route("conditions", s.conditions.show))
-	mux.Handle("GET /maintenance", route("maintenance", s.maintenance.show))
-	mux.Handle("POST /maintenance/{operation}", change("run_operation", s.maintenance.run))
-	mux.Handle("DELETE /maintenance/{operation}",
-		change("cancel_operation", s.maintenance.cancel))
-	mux.Handle("POST /checkpoint", s.answers.untimed("checkpoint",
-		onlyJSON(s.answers.unlessFrozen(s.checkpoints.lend))))
-	mux.Handle("GET /copies", route("copies", s.copies.list))
-	mux.Handle("PUT /copies/{id}/result", s.answers.untimed("copy_result", onlyJSON(s.copies.report)))
-	mux.Handle("GET /phase", route("phase", s.phases.show))
-	mux.Handle("PUT /phase", s.answers.turn("set_phase", s.phases.set))
-	mux.Handle("GET /subscriptions", route("subscriptions", s.subscriptions.list))
-	mux.Handle("GET /subscriptions/{name}", route("subscription", s.subscriptions.show))
-	mux.Handle("PUT /subscriptions/{name}", change("put_subscription", s.subscriptions.put))
-	mux.Handle("POST /subscriptions/{name}/replay",
-		change("replay_subscription", s.subscriptions.replay))
-	mux.Handle("DELETE /subscriptions/{name}", change("drop_subscription", s.subscriptions.drop))
-	mux.Handle("POST /subscriptions/{name}/resume",
-		change("resume_subscription", s.subscriptions.resume))
 	mux.Handle("GET /subscriptions/{name}/events",
 		s.answers.untimed("subscription_events", s.delivery.Durable))
 	s.tapSide(mux)
-	mux.Handle("GET /healthz", route("healthz", alive))
-	mux.Handle("GET /readyz", route("readyz", s.stats.ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -458,6 +366,17 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("/", s.answers.unknown(mux))
 	return s.access.guard(mux)
 }
+
+// operatorSide adds the routes of package admin.
+func (s *Server) operatorSide(mux *http.ServeMux) {
+	for _, r := range s.admin.Routes() {
+		mux.Handle(r.Pattern, s.answers.operator(r))
+	}
+}
+
+// Sizes returns the bytes on disk of each keyspace, and their sum as "total", as /stats shows them:
+// some seconds old. Callers do not change the map. An error is one of the store.
+func (s *Server) Sizes() (map[string]int64, error) { return s.admin.Sizes() }
 
 const bannerText = `This is a Cistern: an index of AT Protocol repositories, each verified against its owner's key.
 

@@ -3,9 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -29,9 +27,11 @@ type statusPage struct {
 }
 
 // newStatusPage returns the handler of the status page, which serves nothing unless on is set. It
-// takes the figures of the overview.
-func newStatusPage(on bool, o *overview, files *dashboard.Files, c *coder) (statusPage, error) {
-	s := statusPage{read: o.public, coder: c, now: time.Now, mu: &sync.Mutex{}}
+// gets its figures by read.
+func newStatusPage(
+	on bool, read func(now time.Time) statuspage.Status, files *dashboard.Files, c *coder,
+) (statusPage, error) {
+	s := statusPage{read: read, coder: c, now: time.Now, mu: &sync.Mutex{}}
 	if !on {
 		return s, nil
 	}
@@ -86,26 +86,7 @@ func (s *statusPage) form(r *http.Request) (coded, error) {
 	if len(s.forms) >= statusForms || len(accepts) > statusFormName {
 		return coded{http.Header{"Vary": {"Accept-Encoding"}}, s.body}, nil
 	}
-	form = s.coder.code(r, typeJSON, s.body)
+	form = s.coder.code(r, wire.TypeJSON, s.body)
 	s.forms[accepts] = form
 	return form, nil
-}
-
-// public returns what outsiders may see.
-func (o *overview) public(now time.Time) statuspage.Status {
-	counts := maps.Clone(o.stats.store.Counts())
-	counts["syncing"] = int64(o.stats.syncing())
-	f := statuspage.Facts{Now: now, Version: o.stats.version, Counts: counts, Alerts: o.alerts(),
-		Conditions: o.conditions.status(), Charts: o.charts,
-		Paused: slices.Collect(maps.Keys(o.stats.ingestion.paused()))}
-	if p := o.stats.phases.unlessActive(); p != nil {
-		f.Phase = p.Phase
-	}
-	if o.sources.firehose.Sources != nil {
-		for _, src := range o.sources.firehose.Sources() {
-			f.Sources = append(f.Sources, statuspage.Following{URL: src.URL, PDS: src.PDS,
-				Direct: src.Direct, Running: src.Running, Failing: src.failing(), Lag: src.Lag})
-		}
-	}
-	return statuspage.Of(f)
 }

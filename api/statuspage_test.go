@@ -17,6 +17,7 @@ import (
 
 	"cistern/alert"
 	"cistern/api"
+	"cistern/api/admin"
 	"cistern/chart"
 	"cistern/condition"
 	"cistern/logbook"
@@ -77,7 +78,7 @@ func TestStatusPageIsPublic(t *testing.T) {
 	for _, kind := range alert.Kinds {
 		subjects = append(subjects, alert.Subject{Kind: kind, Name: secret(), Error: secret(), Now: alert.Alert, Since: time.Now()})
 	}
-	charts, err := chart.New(chart.Options{Series: []chart.Series{{Name: "live"}, {Name: "disk_used"}, {Name: api.FreeSeries}, {Name: "received"}},
+	charts, err := chart.New(chart.Options{Series: []chart.Series{{Name: "live"}, {Name: "disk_used"}, {Name: admin.FreeSeries}, {Name: "received"}},
 		Read: func() []float64 { return []float64{1.5, 987_654, 987_654, 987_654} }})
 	if err != nil {
 		t.Fatal(err)
@@ -88,11 +89,11 @@ func TestStatusPageIsPublic(t *testing.T) {
 		Conditions: func() []condition.Status {
 			return []condition.Status{{Name: "disk", State: condition.Waiting, Reason: secret(), Subject: "/srv/" + secret(), Error: secret()}}
 		},
-		Disk: func() (api.Disk, error) { return api.Disk{Free: 987_654, Total: 987_654, Reserve: 987_654}, nil },
-		Ingestion: api.Ingestion{Backfill: api.Switch{On: func() bool { return false }, Paused: func() []string { return []string{secret()} }},
-			Crawler: api.Switch{Paused: func() []string { return []string{secret()} }}},
-		Firehose: api.Firehose{Sources: func() []api.Source {
-			return []api.Source{{URL: "wss://relay.example", Failures: 987_654, LastFailure: api.SourceFailure{At: time.Now(), Kind: secret(), Detail: secret()},
+		Disk: func() (admin.Disk, error) { return admin.Disk{Free: 987_654, Total: 987_654, Reserve: 987_654}, nil },
+		Ingestion: admin.Ingestion{Backfill: admin.Switch{On: func() bool { return false }, Paused: func() []string { return []string{secret()} }},
+			Crawler: admin.Switch{Paused: func() []string { return []string{secret()} }}},
+		Firehose: admin.Firehose{Sources: func() []admin.Source {
+			return []admin.Source{{URL: "wss://relay.example", Failures: 987_654, LastFailure: admin.SourceFailure{At: time.Now(), Kind: secret(), Detail: secret()},
 				Cursor: 987_654, Seq: 987_654}}
 		}},
 	})
@@ -129,7 +130,7 @@ func TestStatusPageCost(t *testing.T) {
 	now.Store(time.Now().UnixNano())
 	w := newWorld(t, api.Options{StatusPage: true,
 		Alerts:   func() []alert.Subject { looks.Add(1); return nil },
-		Firehose: api.Firehose{Sources: func() []api.Source { sources.Add(1); return nil }}})
+		Firehose: admin.Firehose{Sources: func() []admin.Source { sources.Add(1); return nil }}})
 	w.server.SetStatusClock(func() time.Time { return time.Unix(0, now.Load()) })
 	public := w.server.Public()
 	bodies := map[string]bool{}

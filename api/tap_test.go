@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"cistern/api"
+	"cistern/api/admin"
 	"cistern/ingest/identity"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -245,8 +246,8 @@ func TestTapStates(t *testing.T) {
 // The numbers are those of the store, and the cursor that of the only source.
 func TestTapStats(t *testing.T) {
 	t.Parallel()
-	sources := []api.Source{{URL: "wss://relay.test", Cursor: 42}, {URL: "wss://pds.test", Direct: true, Cursor: 7}}
-	w := newWorld(t, api.Options{Firehose: api.Firehose{Sources: func() []api.Source { return slices.Clone(sources) }}})
+	sources := []admin.Source{{URL: "wss://relay.test", Cursor: 42}, {URL: "wss://pds.test", Direct: true, Cursor: 7}}
+	w := newWorld(t, api.Options{Firehose: admin.Firehose{Sources: func() []admin.Source { return slices.Clone(sources) }}})
 	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x"), "app.test.a/two": storetest.Text("y")})
 	w.add(t, bob)
 	w.tapChange(t, "add", storetest.DID(9))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cistern/api"
+	"cistern/api/admin"
 	"cistern/store"
 	"cistern/store/storetest"
 )
@@ -19,7 +20,7 @@ func TestWaits(t *testing.T) {
 	var log bytes.Buffer
 	parked := time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
 	var w *world
-	w = newWorld(t, api.Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Hosts: api.Hosts{Standing: func(id uint32) (s api.HostStanding) {
+	w = newWorld(t, api.Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Hosts: admin.Hosts{Standing: func(id uint32) (s admin.HostStanding) {
 		h, _ := w.store.HostByID(id)
 		s.Banned = h.Banned
 		if h.Name == "parked.test" {

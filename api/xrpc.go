@@ -241,5 +241,15 @@ func (x *xrpc) compute(r *http.Request, header http.Header, client netip.Prefix,
 	if err != nil {
 		return coded{}, err
 	}
-	return x.coder.code(r, cmp.Or(header.Get("Content-Type"), typeJSON), body), nil
+	return x.coder.code(r, cmp.Or(header.Get("Content-Type"), wire.TypeJSON), body), nil
+}
+
+// health returns the handler of GET /xrpc/_health, the probe of AT Protocol clients.
+func health(version string) handler {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		wire.WriteJSON(w, http.StatusOK, struct {
+			Version string `json:"version"`
+		}{version})
+		return nil
+	}
 }

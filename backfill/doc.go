@@ -48,7 +48,7 @@
 //
 // States, with what leads to them (store/transition.go has the rules):
 //
-//	unknown, idle, gone → pending: Track in api/change.go, discover/finding.go, ingest/discover.go
+//	unknown, idle, gone → pending: Track in api/admin/change.go, discover/finding.go, ingest/discover.go
 //	pending → synced, draining, resync, gone: a task
 //	draining → synced: ingest/drain.go, when the buffered commits are applied
 //	synced, draining → pending, resync: a reason to ask the host again, now or later

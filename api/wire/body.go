@@ -5,9 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"strings"
 )
+
+// Content types of bodies. Lists are one JSON array, or JSON lines.
+const (
+	TypeJSON   = "application/json"
+	TypeNDJSON = "application/x-ndjson"
+)
+
+// IsJSON reports whether the content type of a request is JSON, which no form of a web page can
+// send.
+func IsJSON(r *http.Request) bool {
+	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && (t == TypeJSON || t == TypeNDJSON)
+}
 
 // ReadObject reads the body, one JSON object of at most most bytes, into v. A field that v lacks is
 // an error. The error is a refusal.
@@ -26,6 +40,16 @@ func ReadObject(w http.ResponseWriter, r *http.Request, most int64, v any) error
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return Invalid("the body goes on after the end of its object")
+	}
+	return nil
+}
+
+// DiscardBody reads the body of a request that needs none, of at most most bytes. The server sees
+// that a client has gone only once the body is read: a handler that waits for that must call it
+// first. The error is a refusal.
+func DiscardBody(w http.ResponseWriter, r *http.Request, most int64) error {
+	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, most)); err != nil {
+		return Invalid("the body cannot be read: %v", err)
 	}
 	return nil
 }

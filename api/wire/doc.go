@@ -20,6 +20,7 @@
 //	body.go      bodies of requests
 //	did.go       what is a DID
 //	document.go  DID documents
+//	list.go      lists: answers, bodies of DIDs
 //	query.go     parameters, next pages
 //	version.go   ETag, Atproto-Repo-Rev
 //	text.go      strings and records as JSON

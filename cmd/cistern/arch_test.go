@@ -28,6 +28,7 @@ var levels = map[string]int{
 	"ingest":                  6,
 	"ingest/firehose":         5,
 	"api":                     8,
+	"api/admin":               7,
 	"api/atproto":             6,
 	"api/backlinks":           6,
 	"api/names":               5,
@@ -313,7 +314,7 @@ func TestStateHasOneOwner(t *testing.T) {
 
 // others says whether a variable with a field State is of another type than store.Repo.
 func others(s source, x ast.Expr) bool {
-	return s.name == "api/hosts.go" && fmt.Sprint(x) == "it"
+	return s.name == "api/admin/hosts.go" && fmt.Sprint(x) == "it"
 }
 
 // engineWriters are the files of store that call a method of the engine that writes. Batch (batch.go) writes all that
@@ -388,7 +389,6 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":               {39, 5930},
 	"api/deliver":       {31, 4804},
 	"backfill":          {32, 4770},
 	"backfill/discover": {25, 4403},

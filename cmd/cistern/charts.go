@@ -3,7 +3,7 @@ package main
 import (
 	"math"
 
-	"cistern/api"
+	"cistern/api/admin"
 	"cistern/chart"
 
 	"github.com/prometheus/procfs"
@@ -26,7 +26,7 @@ func chartSeries() []chart.Series {
 		{Name: "pending"},                 // repositories that wait for a fetch
 		{Name: "resync"},                  // repositories that wait after a failure
 		{Name: "disk_used"},               // bytes that the store takes
-		{Name: api.FreeSeries},            // bytes
+		{Name: admin.FreeSeries},          // bytes
 		{Name: "cpu", Counter: true},      // seconds of CPU: the rate is in processors
 		{Name: "memory"},                  // resident bytes
 	}
@@ -80,7 +80,7 @@ func figuresOf(d *daemon) figures {
 }
 
 // freeDisk returns the disk of the store, with the part that must stay free.
-func freeDisk(d *daemon) (api.Disk, error) {
+func freeDisk(d *daemon) (admin.Disk, error) {
 	free, total, err := d.tune.machine().Disk(d.cfg.Data)
-	return api.Disk{Free: free, Total: total, Reserve: d.cfg.Reserve.of(total)}, err
+	return admin.Disk{Free: free, Total: total, Reserve: d.cfg.Reserve.of(total)}, err
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"slices"
 
-	"cistern/api"
+	"cistern/api/admin"
 	"cistern/backfill/discover"
 	"cistern/store"
 )
@@ -26,15 +26,15 @@ func (c *Config) crawlSources() []discover.Source {
 }
 
 // crawler returns what the private listener needs to show and control discovery.
-func (d *daemon) crawler() api.Crawler {
+func (d *daemon) crawler() admin.Crawler {
 	source := func(do func(discover.Source) error) func(store.CrawlSource) error {
 		return func(c store.CrawlSource) error {
 			return do(discover.Source{Kind: c.Kind, URL: c.URL})
 		}
 	}
-	return api.Crawler{
-		Sources: func() []api.Crawl {
-			var all []api.Crawl
+	return admin.Crawler{
+		Sources: func() []admin.Crawl {
+			var all []admin.Crawl
 			for _, c := range d.discover.Crawls() {
 				all = append(all, apiCrawl(c))
 			}
@@ -49,8 +49,8 @@ func (d *daemon) crawler() api.Crawler {
 	}
 }
 
-func apiCrawl(c discover.CrawlStatus) api.Crawl {
-	return api.Crawl{
+func apiCrawl(c discover.CrawlStatus) admin.Crawl {
+	return admin.Crawl{
 		CrawlSource: store.CrawlSource{Kind: c.Kind, URL: c.URL},
 		Named:       c.Named, Implied: c.Implied, Persisted: c.Persisted, Running: c.Running,
 		Lists: c.Lists, Ended: c.Ended, Failing: c.Failing,

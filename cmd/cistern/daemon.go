@@ -17,6 +17,7 @@ import (
 
 	"cistern/alert"
 	"cistern/api"
+	"cistern/api/admin"
 	"cistern/api/names"
 	"cistern/archive"
 	"cistern/backfill"
@@ -473,7 +474,7 @@ func (d *daemon) newAPI() (err error) {
 		Ignored: func() []verdict.Ignored {
 			return d.cfg.ignored(d.seed, d.store.Filter().Config())
 		},
-		Disk:        func() (api.Disk, error) { return freeDisk(d) },
+		Disk:        func() (admin.Disk, error) { return freeDisk(d) },
 		WebhookGate: &d.gates.webhooks, Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,
 		JetstreamDictionary: d.cfg.Jetstream, AllowPrivate: d.cfg.AllowPrivate})
@@ -481,14 +482,14 @@ func (d *daemon) newAPI() (err error) {
 }
 
 // hosts returns the functions with which the private listener shows and limits hosts.
-func (d *daemon) hosts() api.Hosts {
-	return api.Hosts{
+func (d *daemon) hosts() admin.Hosts {
+	return admin.Hosts{
 		Changed: func(id uint32) {
 			d.backfill.HostChanged(id)
 			d.discover.HostChanged(id)
 		},
-		Standing: func(id uint32) api.HostStanding {
-			return api.HostStanding(d.backfill.HostStanding(id))
+		Standing: func(id uint32) admin.HostStanding {
+			return admin.HostStanding(d.backfill.HostStanding(id))
 		},
 	}
 }

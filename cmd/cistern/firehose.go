@@ -1,17 +1,17 @@
 package main
 
 import (
-	"cistern/api"
+	"cistern/api/admin"
 	"cistern/ingest/firehose"
 )
 
 // firehose returns what the private listener needs to show and control of the firehoses.
-func (d *daemon) firehose() api.Firehose {
-	return api.Firehose{
-		Sources: func() []api.Source {
-			var sources []api.Source
+func (d *daemon) firehose() admin.Firehose {
+	return admin.Firehose{
+		Sources: func() []admin.Source {
+			var sources []admin.Source
 			for _, s := range d.sources.Status() {
-				sources = append(sources, api.Source(s))
+				sources = append(sources, admin.Source(s))
 			}
 			return sources
 		},

@@ -3,7 +3,7 @@ package main
 import (
 	"log/slog"
 
-	"cistern/api"
+	"cistern/api/admin"
 	"cistern/gate"
 )
 
@@ -14,9 +14,9 @@ type gates struct{ backfill, crawler, firehose, webhooks, links gate.Gate }
 var byOperator = gate.Cause{Name: "operator", Reason: "switched off by PATCH /ingestion"}
 
 // ingestion returns the switches of the parts.
-func (g *gates) ingestion(log *slog.Logger) api.Ingestion {
-	part := func(name string, g *gate.Gate) api.Switch {
-		return api.Switch{
+func (g *gates) ingestion(log *slog.Logger) admin.Ingestion {
+	part := func(name string, g *gate.Gate) admin.Switch {
+		return admin.Switch{
 			On: func() bool { return !g.ShutBy(byOperator.Name) },
 			Set: func(on bool) {
 				if on == !g.ShutBy(byOperator.Name) {
@@ -37,6 +37,6 @@ func (g *gates) ingestion(log *slog.Logger) api.Ingestion {
 			},
 		}
 	}
-	return api.Ingestion{Crawler: part("crawler", &g.crawler),
+	return admin.Ingestion{Crawler: part("crawler", &g.crawler),
 		Firehose: part("firehose", &g.firehose), Backfill: part("backfill", &g.backfill)}
 }

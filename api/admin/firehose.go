@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"errors"
@@ -199,7 +199,7 @@ type sourceBody struct {
 // add handles POST /firehose/sources.
 func (s *sources) add(w http.ResponseWriter, r *http.Request) error {
 	var body sourceBody
-	if err := readObject(w, r, &body); err != nil {
+	if err := wire.ReadObject(w, r, objectBytesMax, &body); err != nil {
 		return err
 	}
 	if body.URL == nil {
@@ -233,7 +233,7 @@ func (s *sources) remove(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		URL *string `json:"url"`
 	}
-	if err := readObject(w, r, &body); err != nil {
+	if err := wire.ReadObject(w, r, objectBytesMax, &body); err != nil {
 		return err
 	}
 	return s.drop(w, "url", body.URL, s.firehose.Remove, "no source %s is followed", staysRemoved)
@@ -244,7 +244,7 @@ func (s *sources) forget(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		Key *string `json:"key"`
 	}
-	if err := readObject(w, r, &body); err != nil {
+	if err := wire.ReadObject(w, r, objectBytesMax, &body); err != nil {
 		return err
 	}
 	return s.drop(w, "key", body.Key, s.firehose.Forget, "source %s has no cursor", "")
@@ -319,6 +319,30 @@ func (s *sources) totals() *firehoseTotals {
 		}
 	}
 	return t
+}
+
+// Lag returns by how much the connected source that is furthest behind lags, in milliseconds. ok is
+// false if no source is connected.
+func (h *Handlers) Lag() (lag time.Duration, ok bool) {
+	t := h.sources.totals()
+	if t == nil || t.Running == 0 {
+		return 0, false
+	}
+	return time.Duration(t.LagSeconds * float64(time.Second)), true
+}
+
+// Cursor returns the durable cursor of the only source, besides sources that were added because
+// relays leave out accounts. ok is false if the number of sources is not one.
+func (h *Handlers) Cursor() (seq int64, ok bool) {
+	if h.sources.firehose.Sources == nil {
+		return 0, false
+	}
+	direct := func(src Source) bool { return src.Direct }
+	all := slices.DeleteFunc(h.sources.firehose.Sources(), direct)
+	if len(all) != 1 {
+		return 0, false
+	}
+	return all[0].Cursor, true
 }
 
 // hostParameter returns the parameter host: a name with an optional port.

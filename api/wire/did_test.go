@@ -1,17 +1,17 @@
-package api_test
+package wire_test
 
 import (
 	"fmt"
 	"strings"
 	"testing"
 
-	"cistern/api"
+	"cistern/api/wire"
 )
 
 func TestBadDID(t *testing.T) {
 	t.Parallel()
 	for _, did := range []string{"did:plc:ewvi7nxzyoun6zhxrhs64oiz", "did:web:example.com", "did:web:localhost%3A2583"} {
-		if reason := api.BadDID(did); reason != "" {
+		if reason := wire.BadDID(did); reason != "" {
 			t.Errorf("%s: %s", did, reason)
 		}
 	}
@@ -20,7 +20,7 @@ func TestBadDID(t *testing.T) {
 		"did:key:zabc", "did:web:example.com:path", "did:web:", "did:plc:ewvi7nxzyoun6zhxrhs64oiz\n",
 		"did:web:" + strings.Repeat("a", 3000), "alice.test",
 	} {
-		if api.BadDID(did) == "" {
+		if wire.BadDID(did) == "" {
 			t.Errorf("%q passes", fmt.Sprintf("%.50s", did))
 		}
 	}

@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"errors"
@@ -108,7 +108,7 @@ func (s *crawlSources) read(
 		URL  *string `json:"url"`
 		Kind *string `json:"kind"`
 	}
-	if err := readObject(w, r, &body); err != nil {
+	if err := wire.ReadObject(w, r, objectBytesMax, &body); err != nil {
 		return c, err
 	}
 	switch {

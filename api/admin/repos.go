@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"errors"
@@ -90,7 +90,7 @@ func (rs *repos) list(w http.ResponseWriter, r *http.Request) error {
 		items[i] = rs.item(&rows[i])
 	}
 	q.LinkNext(w, r.URL.Path, next)
-	return writeList(w, r, items)
+	return wire.WriteList(w, r, items)
 }
 
 // rowFilter returns a function that combines the parameters state, host, error and verified; nil

@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"encoding/json"
@@ -62,7 +62,7 @@ func (i *Ingestion) show(w http.ResponseWriter, _ *http.Request) error {
 // value of the body is invalid.
 func (i *Ingestion) set(w http.ResponseWriter, r *http.Request) error {
 	var body map[string]json.RawMessage
-	if err := readObject(w, r, &body); err != nil {
+	if err := wire.ReadObject(w, r, objectBytesMax, &body); err != nil {
 		return err
 	}
 	switches := i.switches()

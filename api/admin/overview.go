@@ -1,7 +1,8 @@
-package api
+package admin
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"cistern/alert"
 	"cistern/api/durable"
+	"cistern/api/statuspage"
 	"cistern/api/wire"
 	"cistern/backfill/pace"
 	"cistern/chart"
@@ -366,4 +368,24 @@ func (hs *hosts) summary(only func() func(*store.Host) bool) (hostSummary, error
 	s.listed = firstOf(best, order, func(r *ranked) hostItem { return hs.item(&r.host) })
 	s.Total = total
 	return s, err
+}
+
+// PublicStatus returns what outsiders may see, for the public status page.
+func (h *Handlers) PublicStatus(now time.Time) statuspage.Status {
+	o := &h.overview
+	counts := maps.Clone(o.stats.store.Counts())
+	counts["syncing"] = int64(o.stats.syncing())
+	f := statuspage.Facts{Now: now, Version: o.stats.version, Counts: counts, Alerts: o.alerts(),
+		Conditions: o.conditions.status(), Charts: o.charts,
+		Paused: slices.Collect(maps.Keys(o.stats.ingestion.paused()))}
+	if p := o.stats.phases.unlessActive(); p != nil {
+		f.Phase = p.Phase
+	}
+	if o.sources.firehose.Sources != nil {
+		for _, src := range o.sources.firehose.Sources() {
+			f.Sources = append(f.Sources, statuspage.Following{URL: src.URL, PDS: src.PDS,
+				Direct: src.Direct, Running: src.Running, Failing: src.failing(), Lag: src.Lag})
+		}
+	}
+	return statuspage.Of(f)
 }

@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"net/http"
@@ -58,5 +58,5 @@ func (a alerts) list(w http.ResponseWriter, r *http.Request) error {
 		items = append(items, newAlertItem(&s))
 	}
 	q.LinkNext(w, r.URL.Path, next)
-	return writeList(w, r, items)
+	return wire.WriteList(w, r, items)
 }

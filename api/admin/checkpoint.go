@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"context"
@@ -40,7 +40,7 @@ type checkpointRow struct {
 // connection, so that a command that is killed leaves nothing. The request chooses neither the
 // place nor the content. If it states what the checkpoint is for, the copy is recorded.
 func (c *checkpoints) lend(w http.ResponseWriter, r *http.Request) error {
-	statement, stated, err := readStatement(w, r) // to its end, as discardBody does
+	statement, stated, err := readStatement(w, r) // to its end, as wire.DiscardBody does
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (c *checkpoints) lend(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", typeNDJSON)
+	w.Header().Set("Content-Type", wire.TypeNDJSON)
 	if _, err := w.Write(append(row, '\n')); err != nil || conn.Flush() != nil {
 		return nil // the client is gone
 	}

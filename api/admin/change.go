@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"fmt"
@@ -28,7 +28,7 @@ type changes struct {
 
 // track handles PUT /repos: follow repositories.
 func (c *changes) track(w http.ResponseWriter, r *http.Request) error {
-	dids, err := readDIDs(w, r)
+	dids, err := wire.ReadDIDs(w, r, bodyBytesMax, bodyItemsMax)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func resync(b *store.Batch, row *store.Repo) (string, error) {
 
 // all applies do to every DID in the body, and answers with the outcomes.
 func (c *changes) all(w http.ResponseWriter, r *http.Request, do change) error {
-	dids, err := readDIDs(w, r)
+	dids, err := wire.ReadDIDs(w, r, bodyBytesMax, bodyItemsMax)
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (c *changes) each(w http.ResponseWriter, r *http.Request, dids []string, do
 			out[i].Result = results[out[i].DID]
 		}
 	}
-	return writeList(w, r, out)
+	return wire.WriteList(w, r, out)
 }
 
 // clip shortens an item that an answer repeats.
@@ -203,4 +203,42 @@ func (c *changes) applyBatch(
 		}
 		return nil
 	})
+}
+
+// Follow follows repositories for a client of tap, which sends all records of a repository again
+// that was unfollowed before. The DIDs are valid. The changes are durable on return. The error is a
+// refusal if the filter excludes a repository, and then nothing has changed.
+func (h *Handlers) Follow(dids []string) error {
+	if err := notExcluded(h.changes.store.Filter(), dids); err != nil {
+		return err
+	}
+	return h.changes.apply(outcomesOf(dids), follow)
+}
+
+// Unfollow stops following repositories, and keeps their data. The DIDs are valid. The changes are
+// durable on return. An error is one of the store.
+func (h *Handlers) Unfollow(dids []string) error {
+	return h.changes.apply(outcomesOf(dids), untrack)
+}
+
+// outcomesOf returns a map with these keys.
+func outcomesOf(dids []string) map[string]string {
+	outcomes := make(map[string]string, len(dids))
+	for _, did := range dids {
+		outcomes[did] = ""
+	}
+	return outcomes
+}
+
+// follow is track for a client of tap. Tap forgets a repository that is removed, and sends all its
+// records when it is added again: a copy that was kept is listed again, before what the fetch
+// changes of it.
+func follow(b *store.Batch, row *store.Repo) (string, error) {
+	again := row.Known() && row.Tracked == store.Untracked && row.Ordinal != 0
+	if again && !row.Status.Hidden() {
+		if err := b.Relist(row); err != nil {
+			return "", err
+		}
+	}
+	return track(b, row)
 }

@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"context"
@@ -104,7 +104,7 @@ func (m *maintenance) run(w http.ResponseWriter, r *http.Request) error {
 		writeOperation(w, http.StatusAccepted, name, "requested")
 		return nil
 	}
-	if err := discardBody(w, r); err != nil {
+	if err := wire.DiscardBody(w, r, objectBytesMax); err != nil {
 		return err
 	}
 	// A run may take days. The deadline of answers would end the connection before, and with it the

@@ -1,11 +1,9 @@
-package api
+package admin
 
 import (
-	"context"
 	"net/http"
 
 	"cistern/api/durable"
-	"cistern/api/webhook"
 	"cistern/api/wire"
 )
 
@@ -14,7 +12,7 @@ type subscriptions struct{ registry *durable.Registry }
 
 // list handles GET /subscriptions.
 func (s *subscriptions) list(w http.ResponseWriter, r *http.Request) error {
-	return writeList(w, r, s.registry.All())
+	return wire.WriteList(w, r, s.registry.All())
 }
 
 // show handles GET /subscriptions/{name}.
@@ -83,22 +81,3 @@ func (s *subscriptions) drop(w http.ResponseWriter, r *http.Request) error {
 	wire.WriteJSON(w, http.StatusOK, map[string]string{"name": name, "result": "removed"})
 	return nil
 }
-
-// newWebhooks makes the runner of the webhooks.
-func (s *Server) newWebhooks(o Options, registry *durable.Registry) (err error) {
-	s.webhooks, err = webhook.New(webhook.Options{Subscriptions: registry, Delivery: s.delivery,
-		Epoch: o.Store.Epoch(), AllowPrivate: o.AllowPrivate, UserAgent: "cistern/" + o.Version, Gate: o.WebhookGate,
-		Logger: o.Logger, Registerer: o.Registerer})
-	return err
-}
-
-// Webhooks sends the events of subscriptions that have a webhook, until ctx ends. An error is one
-// of the store.
-func (s *Server) Webhooks(ctx context.Context) error { return s.webhooks.Run(ctx) }
-
-// Subscriptions returns the durable subscriptions, in order of name.
-func (s *Server) Subscriptions() []durable.Status { return s.subscriptions.registry.All() }
-
-// SavePositions writes what consumers acknowledged while the store was frozen. An error is one of
-// the store.
-func (s *Server) SavePositions() error { return s.subscriptions.registry.Save() }

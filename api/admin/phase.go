@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"context"
@@ -76,7 +76,7 @@ func (p phases) set(w http.ResponseWriter, r *http.Request) error {
 		Phase string  `json:"phase"`
 		For   *string `json:"for"`
 	}
-	if err := readObject(w, r, &body); err != nil {
+	if err := wire.ReadObject(w, r, objectBytesMax, &body); err != nil {
 		return err
 	}
 	wanted, err := phase.Parse(body.Phase)

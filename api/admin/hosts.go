@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"errors"
@@ -124,27 +124,27 @@ func stateOf(h *store.Host, now HostStanding) string {
 	return "failing"
 }
 
-// statuses returns a function that returns the status of a host as the protocol names it, by its
+// HostStatuses returns a function that returns the status of a host as the protocol names it, by its
 // state and the sources of now.
-func (hs *hosts) statuses(from *sources) func(*store.Host) atproto.HostStatus {
+func (h *Handlers) HostStatuses() func(*store.Host) atproto.HostStatus {
 	seqs := map[string]int64{}
-	if from.firehose.Sources != nil {
-		for _, src := range from.firehose.Sources() {
+	if h.sources.firehose.Sources != nil {
+		for _, src := range h.sources.firehose.Sources() {
 			seqs[identity.HostOf(src.URL)] = src.Seq
 		}
 	}
-	return func(h *store.Host) atproto.HostStatus {
-		now := hs.opts.standing(h)
-		_, followed := seqs[h.Name]
-		s := atproto.HostStatus{Status: "idle", Seq: seqs[h.Name]}
+	return func(row *store.Host) atproto.HostStatus {
+		now := h.hosts.opts.standing(row)
+		_, followed := seqs[row.Name]
+		s := atproto.HostStatus{Status: "idle", Seq: seqs[row.Name]}
 		switch {
 		case now.Banned:
 			s.Status = "banned"
-		case !now.FailingSince.IsZero() || h.Failing != 0 && h.Failing > h.LastSeen:
+		case !now.FailingSince.IsZero() || row.Failing != 0 && row.Failing > row.LastSeen:
 			s.Status = "offline"
 		case !now.ParkedUntil.IsZero(): // the host asked for it
 			s.Status = "throttled"
-		case h.Accounts > 0 || followed:
+		case row.Accounts > 0 || followed:
 			s.Status = "active"
 		}
 		return s
@@ -184,7 +184,7 @@ func (hs *hosts) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	q.LinkNext(w, r.URL.Path, next)
-	return writeList(w, r, items)
+	return wire.WriteList(w, r, items)
 }
 
 // hostName returns the canonical form of a host name.
@@ -282,7 +282,7 @@ func (hs *hosts) set(
 // limit handles PUT /hosts/{host}/limits.
 func (hs *hosts) limit(w http.ResponseWriter, r *http.Request) error {
 	var limits pace.Override
-	if err := readObject(w, r, &limits); err != nil {
+	if err := wire.ReadObject(w, r, objectBytesMax, &limits); err != nil {
 		return err
 	}
 	if err := limits.Validate(); err != nil {

@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"fmt"
@@ -9,10 +9,6 @@ import (
 	"cistern/api/wire"
 	"cistern/store"
 )
-
-// Sizes returns the bytes on disk of each keyspace, and their sum as "total", as /stats shows them:
-// some seconds old. Callers do not change the map.
-func (s *Server) Sizes() (map[string]int64, error) { return s.stats.sizes.get() }
 
 type statistics struct {
 	Counts map[string]int64 `json:"counts"`
@@ -114,12 +110,4 @@ func (s *stats) unready() string {
 		return "not ready: the daemon is stopping"
 	}
 	return ""
-}
-
-// health handles GET /xrpc/_health, the probe of AT Protocol clients.
-func (s *stats) health(w http.ResponseWriter, _ *http.Request) error {
-	wire.WriteJSON(w, http.StatusOK, struct {
-		Version string `json:"version"`
-	}{s.version})
-	return nil
 }
