@@ -34,19 +34,8 @@ type copyItem struct {
 func (w *world) copies(t testing.TB) []copyItem {
 	t.Helper()
 	var answer, overview struct{ Copies []copyItem }
-	for url, to := range map[string]any{"/copies": &answer, "/overview": &overview} {
-		res, err := http.Get(w.admin.URL + url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = json.NewDecoder(res.Body).Decode(to)
-		if err := res.Body.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err != nil || res.StatusCode != 200 {
-			t.Fatal(url, res.Status, err)
-		}
-	}
+	w.show(t, "/copies", &answer)
+	w.show(t, "/overview", &overview)
 	for _, all := range [][]copyItem{answer.Copies, overview.Copies} {
 		for i := range all {
 			for _, at := range []*string{&all[i].Since, &all[i].Ended, &all[i].Succeeded} {
@@ -60,6 +49,22 @@ func (w *world) copies(t testing.TB) []copyItem {
 		t.Error(diff)
 	}
 	return answer.Copies
+}
+
+// show reads the answer of a path of the private listener.
+func (w *world) show(t testing.TB, path string, to any) {
+	t.Helper()
+	res, err := http.Get(w.admin.URL + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = json.NewDecoder(res.Body).Decode(to)
+	if err := res.Body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil || res.StatusCode != 200 {
+		t.Fatal(path, res.Status, err)
+	}
 }
 
 // sendJSON sends a body, and returns the status and the text of the answer.
@@ -112,12 +117,14 @@ func (w *world) borrow(t testing.TB, body string) (id string, end func()) {
 func (w *world) idle(t testing.TB, most int) []copyItem {
 	t.Helper()
 	for {
-		all, running := w.copies(t), 0
-		for _, c := range all {
+		var answer struct{ Copies []copyItem }
+		w.show(t, "/copies", &answer) // a copy may end before /overview is read
+		running := 0
+		for _, c := range answer.Copies {
 			running += c.Running
 		}
 		if running <= most || t.Context().Err() != nil {
-			return all
+			return w.copies(t)
 		}
 	}
 }
