@@ -3,10 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -22,7 +20,6 @@ import (
 	"cistern/store"
 
 	"github.com/dustin/go-humanize"
-	"github.com/urfave/cli/v3"
 )
 
 // The hosts alert together, once the failing ones have hostsPercent of all repositories and at least
@@ -41,7 +38,7 @@ type alertGrace struct {
 func parseGrace(s string) (g alertGrace, err error) {
 	name, text, _ := strings.Cut(s, "=")
 	g.kind = alert.Kind(name)
-	g.after, err = parseAge(text)
+	g.after, err = ParseAge(text)
 	kinds := alert.Kinds[1:] // a disk that is short alerts at once
 	if err != nil || !slices.Contains(kinds, g.kind) {
 		return alertGrace{}, fmt.Errorf("want one of %s and a duration, such as source=10m",
@@ -59,7 +56,7 @@ func (c *Config) checkAlerts() error {
 		return fmt.Errorf("--alert-webhook: the URL %w", err)
 	}
 	if c.AlertSecret == nil {
-		return fmt.Errorf("--alert-webhook needs its secret in %sALERT_WEBHOOK_SECRET", envPrefix)
+		return fmt.Errorf("--alert-webhook needs its secret in %sALERT_WEBHOOK_SECRET", EnvPrefix)
 	}
 	return nil
 }
@@ -241,46 +238,4 @@ func failingConditions(conditions []condition.Status) (all []alert.Failure) {
 		}
 	}
 	return all
-}
-
-const alertsAbout = `List what fails in a running daemon, through its private listener, at --admin.
-What is in grace may recover by itself. What has failed for long enough and
-often enough is an alert.`
-
-// alertRow has the fields of a subject that the command shows.
-type alertRow struct {
-	Kind, Subject, State, Since, Error string
-	Attempts                           int64
-}
-
-func (a *app) alertsCommand() *cli.Command {
-	r := &remote{app: a}
-	cmd := r.command("", subcommand{name: "alerts", usage: "list what fails in a daemon",
-		about: alertsAbout, examples: "  cistern alerts\n"}, r.alerts)
-	cmd.UsageText = "cistern alerts [options]"
-	return cmd
-}
-
-func (r *remote) alerts(ctx context.Context) error {
-	if err := noArguments(r.cmd); err != nil {
-		return err
-	}
-	titles := []string{"KIND", "SUBJECT", "STATE", "SINCE", "ATTEMPTS", "ERROR"}
-	return r.list(titles, "nothing fails", func(row func(...string)) error {
-		for query := (url.Values{}); ; {
-			next, err := r.do(ctx, "GET", "/alerts", query, nil, func(line json.RawMessage) error {
-				var s alertRow
-				if err := unmarshalRow(line, &s); err != nil {
-					return err
-				}
-				row(s.Kind, s.Subject, s.State, ago(s.Since),
-					humanize.Comma(s.Attempts), s.Error)
-				return nil
-			})
-			if err != nil || next == "" {
-				return err
-			}
-			query.Set("cursor", next)
-		}
-	})
 }

@@ -20,7 +20,7 @@ import (
 func TestSignals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signals, left := make(chan os.Signal, 2), make(chan int, 1)
-		a := &app{stderr: io.Discard, exit: func(code int) { left <- code }}
+		a := &app{Process: Process{Stderr: io.Discard, Exit: func(code int) { left <- code }}}
 		stuck := errors.New("was stuck")
 		err := a.until(t.Context(), signals, func(ctx context.Context) error {
 			signals <- syscall.SIGTERM
@@ -34,7 +34,7 @@ func TestSignals(t *testing.T) {
 			default:
 			}
 			signals <- syscall.SIGINT
-			if code := <-left; code != exitInterrupted {
+			if code := <-left; code != ExitInterrupted {
 				t.Errorf("left with %d", code)
 			}
 			return stuck
@@ -95,7 +95,7 @@ func TestCommands(t *testing.T) {
 	}
 	for _, row := range rows {
 		var out bytes.Buffer
-		a := &app{stdout: &out, stderr: &out, exit: func(int) {}}
+		a := &app{Process: Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
 		err := a.run(t.Context(), strings.Fields(row.args))
 		if row.failed == "" && err != nil || row.failed != "" && (err == nil || !strings.Contains(err.Error(), row.failed)) {
 			t.Errorf("cistern %s: %v, want %q", row.args, err, row.failed)

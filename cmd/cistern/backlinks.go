@@ -22,7 +22,7 @@ func openBacklinks(d *daemon) (b backlinks, err error) {
 		return b, nil
 	}
 	if d.store.Ephemeral() {
-		return b, usageError(errors.New("--backlinks needs records: the store keeps events only " +
+		return b, UsageError(errors.New("--backlinks needs records: the store keeps events only " +
 			"(--ephemeral)"))
 	}
 	dir := filepath.Join(d.cfg.Data, linksDir)

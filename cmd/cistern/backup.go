@@ -66,28 +66,28 @@ type backupSession struct {
 	admin, token string
 }
 
-func (s *backupSession) options() []option {
-	return []option{
-		{name: "keep", value: "N", standard: "0", set: set(&s.keep, parseKeep),
-			help: "Delete older backups once this one is complete, and keep N. 0 keeps all."},
-		{name: "generation", value: "NAME", set: set(&s.generation, text),
-			help: "This backup, by its name in 'cistern backup ls', instead of the newest or all."},
-		{name: "data", value: "DIR", standard: "./cistern-data", set: set(&s.data, text),
-			help: "Directory to restore into: missing, empty or half restored; also CISTERN_DATA."},
-		{name: "like", value: "DIR", set: set(&s.like, text),
-			help: "Directory that an older backup was restored into. Its tables are compared with " +
+func (s *backupSession) options() []Option {
+	return []Option{
+		{Name: "keep", Value: "N", Default: "0", Set: Set(&s.keep, parseKeep),
+			Help: "Delete older backups once this one is complete, and keep N. 0 keeps all."},
+		{Name: "generation", Value: "NAME", Set: Set(&s.generation, Text),
+			Help: "This backup, by its name in 'cistern backup ls', instead of the newest or all."},
+		{Name: "data", Value: "DIR", Default: "./cistern-data", Set: Set(&s.data, Text),
+			Help: "Directory to restore into: missing, empty or half restored; also CISTERN_DATA."},
+		{Name: "like", Value: "DIR", Set: Set(&s.like, Text),
+			Help: "Directory that an older backup was restored into. Its tables are compared with " +
 				"their hashes, and linked instead of being fetched again; a daemon may use it."},
-		{name: "json", set: set(&s.json, parseSwitch), help: "Print JSON lines."},
-		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseServer),
-			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
-		{name: "admin-token", value: "TOKEN", secret: true, set: set(&s.token, text),
-			help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
+		{Name: "json", Set: Set(&s.json, ParseSwitch), Help: "Print JSON lines."},
+		{Name: "admin", Value: "ADDR", Default: AdminDefault, Set: Set(&s.admin, ParseServer),
+			Help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
+		{Name: "admin-token", Value: "TOKEN", Secret: true, Set: Set(&s.token, Text),
+			Help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
 	}
 }
 
 // parseKeep reads how many backups are kept.
 func parseKeep(s string) (int, error) {
-	n, err := parseNumber(0, 1_000_000)(s)
+	n, err := Number(0, 1_000_000)(s)
 	return int(n), err
 }
 
@@ -124,28 +124,28 @@ func (a *app) restoreCommand() *cli.Command {
 func (a *app) backupSubcommand(name, argument, usage, about string,
 	act func(*backupSession, context.Context) error, examples string, names ...string) *cli.Command {
 	s := &backupSession{app: a}
-	options := only(s.options(), names...)
+	options := Only(s.options(), names...)
 	words := strings.Fields(name)
 	return &cli.Command{
 		Name:               words[len(words)-1],
 		Usage:              usage,
 		UsageText:          "cistern " + name + " " + argument + " [options]",
 		Description:        about,
-		Flags:              flags(options),
-		CustomHelpTemplate: helpTemplate + examples,
+		Flags:              Flags(options),
+		CustomHelpTemplate: HelpTemplate + examples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := readEnviron(a.environ)
-			_, _, more := load(options, cmd, env)
+			env, errs := ReadEnviron(a.Environ, variables())
+			_, _, more := Load(options, cmd, env)
 			errs = append(errs, more...)
-			if err := wantArguments(cmd, 1, argument); err != nil {
+			if err := WantArguments(cmd, 1, argument); err != nil {
 				errs = append(errs, err)
 			} else if err := s.open(cmd.Args().First()); err != nil {
 				errs = append(errs, err)
 			}
-			if err := mistakes(errs); err != nil {
+			if err := Mistakes(errs); err != nil {
 				return err
 			}
-			return a.untilSignal(ctx, func(ctx context.Context) error { return act(s, ctx) })
+			return a.UntilSignal(ctx, func(ctx context.Context) error { return act(s, ctx) })
 		},
 	}
 }
@@ -155,20 +155,20 @@ func (s *backupSession) open(name string) (err error) {
 	if _, err := parseDestination(name); err != nil {
 		return fmt.Errorf("destination %q: %w", name, err)
 	}
-	s.to, err = objects.Open(name, s.environ)
+	s.to, err = objects.Open(name, s.Environ)
 	return err
 }
 
 func (s *backupSession) backup(ctx context.Context) error {
 	what := copies.Statement{Kind: copies.Backup, Destination: placeOf(s.to)}
-	return s.borrow(ctx, s.admin, s.token, what, func(c lent) (copies.Result, error) {
+	return Borrow(ctx, &s.Process, s.admin, s.token, what, func(c Checkpoint) (copies.Result, error) {
 		return s.copy(ctx, c)
 	})
 }
 
 // copy backs up a checkpoint.
-func (s *backupSession) copy(ctx context.Context, c lent) (copies.Result, error) {
-	shown := s.progress("storing", console.Bytes())
+func (s *backupSession) copy(ctx context.Context, c Checkpoint) (copies.Result, error) {
+	shown := s.Progress("storing", console.Bytes())
 	o := backup.Options{Destination: s.to, Keep: s.keep, Holder: holder(),
 		Progress: func(p backup.Progress) { shown.Set(transferred(p)) },
 		Source: backup.Source{Dir: c.Dir, Epoch: c.Epoch, Head: c.Head, Format: c.Format,
@@ -186,11 +186,11 @@ func (s *backupSession) copy(ctx context.Context, c lent) (copies.Result, error)
 	if s.json {
 		return made, errors.Join(s.printGeneration(res.Generation), err)
 	}
-	fmt.Fprintf(s.stdout, "backup %s of %s, %s; %s new, %s stored\n", res.Generation.Name,
+	fmt.Fprintf(s.Stdout, "backup %s of %s, %s; %s new, %s stored\n", res.Generation.Name,
 		console.Count(int64(res.Generation.Files), "file"), size(res.Generation.Bytes),
 		console.Count(int64(res.Tables), "file"), size(res.Uploaded))
 	if res.Deleted > 0 {
-		fmt.Fprintf(s.stdout, "%s deleted\n", console.Count(int64(res.Deleted), "older backup"))
+		fmt.Fprintf(s.Stdout, "%s deleted\n", console.Count(int64(res.Deleted), "older backup"))
 	}
 	return made, err
 }
@@ -208,7 +208,7 @@ func size(bytes int64) string { return humanize.IBytes(uint64(max(0, bytes))) }
 
 // printGeneration prints a generation as a JSON line.
 func (s *backupSession) printGeneration(g backup.Generation) error {
-	return json.NewEncoder(s.stdout).Encode(struct {
+	return json.NewEncoder(s.Stdout).Encode(struct {
 		Name string `json:"name"`
 		backup.Generation
 	}{g.Name, g})
@@ -232,8 +232,8 @@ func (s *backupSession) ls(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	table := s.newTable()
-	table.add("NAME", "CREATED", "HEAD", "FILES", "SIZE", "EPOCH")
+	table := s.NewTable()
+	table.Add("NAME", "CREATED", "HEAD", "FILES", "SIZE", "EPOCH")
 	for _, g := range all {
 		if s.json {
 			if err := s.printGeneration(g); err != nil {
@@ -241,17 +241,17 @@ func (s *backupSession) ls(ctx context.Context) error {
 			}
 			continue
 		}
-		table.add(g.Name, g.Created.Format(time.RFC3339), fmt.Sprint(g.Head), fmt.Sprint(g.Files),
+		table.Add(g.Name, g.Created.Format(time.RFC3339), fmt.Sprint(g.Head), fmt.Sprint(g.Files),
 			size(g.Bytes), g.Epoch)
 	}
 	switch {
 	case s.json:
 		return nil
 	case len(all) == 0:
-		_, err := fmt.Fprintln(s.stdout, "no backups")
+		_, err := fmt.Fprintln(s.Stdout, "no backups")
 		return err
 	}
-	return table.flush()
+	return table.Flush()
 }
 
 func (s *backupSession) verify(ctx context.Context) error {
@@ -262,14 +262,14 @@ func (s *backupSession) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	shown := s.progress("reading", console.Bytes())
+	shown := s.Progress("reading", console.Bytes())
 	var read backup.Progress
 	var bad int
 	err = shown.During(ctx, func(ctx context.Context) (err error) {
 		bad, err = backup.Verify(ctx, s.to, all,
 			func(p backup.Progress) { read = p; shown.Set(transferred(p)) },
 			func(err error) {
-				shown.Above(func() { fmt.Fprintln(s.stdout, console.Printable(err.Error())) })
+				shown.Above(func() { fmt.Fprintln(s.Stdout, console.Printable(err.Error())) })
 			})
 		return err
 	})
@@ -280,7 +280,7 @@ func (s *backupSession) verify(ctx context.Context) error {
 		return fmt.Errorf("%s of %s damaged: delete the tables that are named, and make another backup",
 			console.Count(int64(bad), "file"), s.to)
 	}
-	_, err = fmt.Fprintf(s.stdout, "%s, %s in %s: no difference\n",
+	_, err = fmt.Fprintf(s.Stdout, "%s, %s in %s: no difference\n",
 		console.Count(int64(len(all)), "backup"), size(read.Bytes),
 		console.Count(int64(read.Files), "file"))
 	return err
@@ -290,7 +290,7 @@ func (s *backupSession) restore(ctx context.Context) error {
 	if err := s.exists(); err != nil {
 		return err
 	}
-	shown := s.progress("restoring", console.Bytes())
+	shown := s.Progress("restoring", console.Bytes())
 	var g backup.Generation
 	err := shown.During(ctx, func(ctx context.Context) (err error) {
 		g, err = backup.Restore(ctx, backup.RestoreOptions{Destination: s.to,
@@ -301,14 +301,9 @@ func (s *backupSession) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.stdout, "restored %s of %s into %s: head %d, %s in %s\n", g.Name, s.to,
+	_, err = fmt.Fprintf(s.Stdout, "restored %s of %s into %s: head %d, %s in %s\n", g.Name, s.to,
 		s.data, g.Head, size(g.Bytes), console.Count(int64(g.Files), "file"))
 	return err
-}
-
-// progress returns what shows how far a command is.
-func (a *app) progress(verb string, unit console.Unit) *console.Progress {
-	return console.NewProgress(console.New(a.stderr, a.environ), verb, unit)
 }
 
 // transferred returns the progress of files as that of a command.

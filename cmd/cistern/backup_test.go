@@ -45,8 +45,7 @@ func bucket(t *testing.T) (environ []string) {
 // command runs a command for the daemon, and returns what it printed.
 func (x *testIndex) command(ctx context.Context, environ []string, args ...string) (string, error) {
 	var out bytes.Buffer
-	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out,
-		environ: append([]string{"CISTERN_ADMIN=" + x.admin}, environ...)}
+	a := &app{Process: Process{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out, Environ: append([]string{"CISTERN_ADMIN=" + x.admin}, environ...)}}
 	err := a.run(ctx, args)
 	return out.String(), err
 }

@@ -7,23 +7,23 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"cistern/client"
 	"cistern/console"
 	"cistern/copies"
-	"cistern/objects"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// lent is what the daemon answers to POST /checkpoint.
-type lent struct {
-	Dir, Epoch, Version string
-	Head                uint64
-	Format              int
-	ID                  string // names the copy; "": the daemon records no results
+// Checkpoint describes the checkpoint that a daemon lends: its store as of one event.
+type Checkpoint struct {
+	Dir     string // that has the files
+	Epoch   string // of the log
+	Head    uint64 // the newest event of the log
+	Format  int    // version of the store's format
+	Version string // of the daemon
+	ID      string // names the copy; "": the daemon records no results
 }
 
 // reportTimeout bounds how long a command waits for the daemon to save its result.
@@ -32,16 +32,18 @@ const reportTimeout = 10 * time.Second
 // errUsed ends the request that keeps a checkpoint.
 var errUsed = errors.New("the checkpoint was used")
 
-// borrow asks the daemon for a checkpoint, states what it is for, and calls use while the request is
-// open. The daemon makes it when nothing runs that excludes it, which may take hours. It is told what
-// use returns.
-func (a *app) borrow(ctx context.Context, admin, token string, what copies.Statement,
-	use func(lent) (copies.Result, error)) error {
+// Borrow asks a daemon for a checkpoint, and calls use while the daemon keeps its files. admin is the
+// base URL of the daemon's private listener, and what states what the checkpoint is for. The daemon
+// makes it when no operation that excludes it runs, which may take hours: borrow shows on standard
+// error what it waits for. The daemon is told what use returns. The error is that of use, or says why
+// there is no checkpoint.
+func Borrow(ctx context.Context, p *Process, admin, token string, what copies.Statement,
+	use func(Checkpoint) (copies.Result, error)) error {
 	daemon := client.New(admin, token, "its private listener with --admin")
 	waiting, stop := context.WithCancel(ctx)
 	var g errgroup.Group
 	g.Go(func() error {
-		w := maintainSession{remote: remote{app: a, client: daemon}}
+		w := maintainSession{session: session{Options: &Options{Process: p}, client: daemon}}
 		return w.watch(waiting, "checkpoint")
 	})
 	// A command that is interrupted keeps the checkpoint until it has reported that.
@@ -56,7 +58,7 @@ func (a *app) borrow(ctx context.Context, admin, token string, what copies.State
 			if !keep() {
 				return ctx.Err()
 			}
-			var c lent
+			var c Checkpoint
 			if err := unmarshalRow(line, &c); err != nil {
 				return err
 			}
@@ -65,7 +67,7 @@ func (a *app) borrow(ctx context.Context, admin, token string, what copies.State
 				res.Error = failure(ctx, result)
 			}
 			if err := report(lease, daemon, c, res); err != nil {
-				fmt.Fprintf(a.stderr, "warning: 'cistern status' does not show the result of this %s: %s\n",
+				fmt.Fprintf(p.Stderr, "warning: 'cistern status' does not show the result of this %s: %s\n",
 					what.Kind, console.Printable(err.Error()))
 			}
 			return errUsed
@@ -88,7 +90,7 @@ func statementRow(s copies.Statement) map[string]string {
 }
 
 // useOf calls use with a checkpoint, if this process can read it.
-func useOf(c lent, use func(lent) (copies.Result, error)) (copies.Result, error) {
+func useOf(c Checkpoint, use func(Checkpoint) (copies.Result, error)) (copies.Result, error) {
 	_, err := os.Stat(c.Dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return copies.Result{}, fmt.Errorf("%w: the daemon keeps its checkpoint there; run this "+
@@ -107,7 +109,7 @@ func failure(ctx context.Context, err error) string {
 }
 
 // report sends the daemon the result of a copy.
-func report(ctx context.Context, daemon *client.Client, c lent, res copies.Result) error {
+func report(ctx context.Context, daemon *client.Client, c Checkpoint, res copies.Result) error {
 	if c.ID == "" {
 		return fmt.Errorf("the daemon has version %s, which records no results", c.Version)
 	}
@@ -117,20 +119,4 @@ func report(ctx context.Context, daemon *client.Client, c lent, res copies.Resul
 		"complete": res.Complete, "generation": res.Generation, "bytes": res.Bytes,
 		"error": res.Error}}, func(json.RawMessage) error { return nil })
 	return err
-}
-
-// placeOf names a destination for the daemon, without credentials: a directory by its absolute path.
-func placeOf(to objects.Destination) string {
-	if dir, ok := to.(*objects.Directory); ok {
-		return absolute(dir.String())
-	}
-	return to.String()
-}
-
-// absolute returns the absolute path of a file, or its name if the working directory is unknown.
-func absolute(name string) string {
-	if path, err := filepath.Abs(name); err == nil {
-		return path
-	}
-	return name
 }

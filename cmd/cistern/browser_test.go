@@ -71,7 +71,7 @@ func startBrowser(t *testing.T) *browser {
 	if err := chromedp.Listen(b.ctx, b.listen); err != nil {
 		t.Fatal(err)
 	}
-	command(t, b, log.Enable, cdp.Empty{})
+	devtools(t, b, log.Enable, cdp.Empty{})
 	return b
 }
 
@@ -142,8 +142,8 @@ func get[T any](t *testing.T, b *browser, expression string) T {
 	return value
 }
 
-// command sends a command of the DevTools protocol.
-func command[P, R any](t *testing.T, b *browser, c cdp.Command[P, R], params P) R {
+// devtools sends a command of the DevTools protocol.
+func devtools[P, R any](t *testing.T, b *browser, c cdp.Command[P, R], params P) R {
 	t.Helper()
 	result, err := chromedp.Call(b.ctx, c, params)
 	if err != nil {
@@ -203,9 +203,9 @@ func (b *browser) refreshes(t *testing.T, x *testIndex, n int) {
 // view sets the size of the window and the colour scheme.
 func (b *browser) view(t *testing.T, width, height int, scheme string) {
 	t.Helper()
-	command(t, b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+	devtools(t, b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
 		Width: int64(width), Height: int64(height), DeviceScaleFactor: 1, Mobile: width < 500})
-	command(t, b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+	devtools(t, b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
 }
 
@@ -214,7 +214,7 @@ func (b *browser) screen(t *testing.T, name string) {
 	t.Helper()
 	b.do(t, chromedp.Evaluate[chromedp.Void]("scrollTo(0, 0)")) // the head of the page stays in view
 	whole := true
-	picture := command(t, b, browserpage.CaptureScreenshot, browserpage.CaptureScreenshotParams{CaptureBeyondViewport: &whole}).Data
+	picture := devtools(t, b, browserpage.CaptureScreenshot, browserpage.CaptureScreenshotParams{CaptureBeyondViewport: &whole}).Data
 	file := filepath.Join(b.screens, name+".png")
 	if err := os.WriteFile(file, picture, 0o644); err != nil {
 		t.Fatal(err)

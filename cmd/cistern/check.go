@@ -30,14 +30,14 @@ func (a *app) checkCommand() *cli.Command {
 		Usage:       "verify a store offline",
 		UsageText:   "cistern check [--data DIR]",
 		Description: checkAbout,
-		Flags:       flags(only(cfg.options(), "data")),
-		CustomHelpTemplate: helpTemplate +
+		Flags:       Flags(Only(cfg.options(), "data")),
+		CustomHelpTemplate: HelpTemplate +
 			"  cistern check --data /var/lib/cistern && systemctl start cistern\n",
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			if err := errors.Join(noArguments(cmd), cfg.load(cmd, a.environ, "data")); err != nil {
+			if err := errors.Join(NoArguments(cmd), cfg.load(cmd, a.Environ, "data")); err != nil {
 				return err
 			}
-			return a.untilSignal(ctx, func(ctx context.Context) error {
+			return a.UntilSignal(ctx, func(ctx context.Context) error {
 				return a.check(ctx, cfg.Data)
 			})
 		},
@@ -49,21 +49,21 @@ func (a *app) check(ctx context.Context, dir string) error {
 		return fmt.Errorf("no store to check: %w", err)
 	}
 	start := time.Now()
-	s, err := openForCheck(dir, newLogger(a.stderr, slog.LevelWarn))
+	s, err := openForCheck(dir, newLogger(a.Stderr, slog.LevelWarn))
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "checking %s\n", dir)
+	fmt.Fprintf(a.Stdout, "checking %s\n", dir)
 	if s.Ephemeral() {
-		fmt.Fprintln(a.stdout, "  the store keeps events only (--ephemeral)")
+		fmt.Fprintln(a.Stdout, "  the store keeps events only (--ephemeral)")
 	}
 	counts := s.Counts()
-	c := &checkRun{app: a, store: s, shown: a.progress("checking", console.Unit{Share: true})}
+	c := &checkRun{app: a, store: s, shown: a.Progress("checking", console.Unit{Share: true})}
 	n, err := c.run(ctx, filepath.Join(dir, linksDir))
 	if err := errors.Join(err, s.Close()); err != nil {
 		return fmt.Errorf("check %s: %w", dir, err)
 	}
-	fmt.Fprintf(a.stdout, "  %s, %s, %s, %s in %.1f s\n",
+	fmt.Fprintf(a.Stdout, "  %s, %s, %s, %s in %.1f s\n",
 		console.Count(counts["repos"], "repository"), console.Count(counts["records"], "record"),
 		console.Count(counts["blocks"], "block"), console.Count(counts["events"], "event"),
 		time.Since(start).Seconds())
@@ -71,7 +71,7 @@ func (a *app) check(ctx context.Context, dir string) error {
 		return fmt.Errorf("%s in %s: keep a copy of the store for a report, and index again into "+
 			"an empty directory", console.Count(int64(n), "difference"), dir)
 	}
-	_, err = fmt.Fprintln(a.stdout, "no differences")
+	_, err = fmt.Fprintln(a.Stdout, "no differences")
 	return err
 }
 
@@ -128,7 +128,7 @@ func (c *checkRun) show(w console.Work) {
 }
 
 func (c *checkRun) report(text string) {
-	c.shown.Above(func() { fmt.Fprintf(c.stdout, "  difference: %s\n", text) })
+	c.shown.Above(func() { fmt.Fprintf(c.Stdout, "  difference: %s\n", text) })
 }
 
 // openLinks opens the index of backlinks in a directory, nil if the directory has no index.
@@ -146,7 +146,7 @@ func (c *checkRun) checkLinks(ctx context.Context, x *linkindex.Index, progress 
 	n, compared, err := x.CheckWithProgress(ctx, c.report, progress)
 	if st := x.State(); !compared && err == nil {
 		c.shown.Above(func() {
-			fmt.Fprintf(c.stdout, "  the backlinks index is at event %d of %d: not compared with records\n",
+			fmt.Fprintf(c.Stdout, "  the backlinks index is at event %d of %d: not compared with records\n",
 				st.Through, c.store.Head())
 		})
 	}

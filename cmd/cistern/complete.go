@@ -32,27 +32,28 @@ const bashWords = `declare -F _get_comp_words_by_ref >/dev/null || _get_comp_wor
 // shells are the arguments of completion.
 var shells = []string{"bash", "zsh", "fish", "pwsh"}
 
-func (a *app) completionCommand() *cli.Command {
+// Completion returns the command that prints the scripts of shells.
+func (p *Process) Completion() *cli.Command {
 	cmd := &cli.Command{
 		Name:               "completion",
 		Usage:              "print a script that completes commands in a shell",
 		UsageText:          "cistern completion " + strings.Join(shells, "|"),
 		Description:        completionAbout,
-		CustomHelpTemplate: helpTemplate + completionExamples,
+		CustomHelpTemplate: HelpTemplate + completionExamples,
 	}
 	for _, shell := range shells {
 		cmd.Commands = append(cmd.Commands, &cli.Command{
 			Name: shell, Usage: "print the script for " + shell,
 			UsageText:          "cistern completion " + shell,
 			Description:        "Print the script for " + shell + ".",
-			CustomHelpTemplate: helpTemplate + "  cistern completion " + shell + "\n",
+			CustomHelpTemplate: HelpTemplate + "  cistern completion " + shell + "\n",
 			Action: func(ctx context.Context, cmd *cli.Command) error {
-				if err := noArguments(cmd); err != nil {
+				if err := NoArguments(cmd); err != nil {
 					return err
 				}
 				script, err := completionScript(ctx, shell)
 				if err == nil {
-					_, err = fmt.Fprint(a.stdout, script)
+					_, err = fmt.Fprint(p.Stdout, script)
 				}
 				return err
 			},
@@ -100,7 +101,7 @@ const completionFlag = "--generate-shell-completion"
 
 // complete prints what may follow args on the command line: commands, or options after a dash, each
 // with a colon and what it does.
-func (a *app) complete(cmd *cli.Command, args []string) error {
+func (p *Process) complete(cmd *cli.Command, args []string) error {
 	last := ""
 	for i, arg := range args {
 		if next := cmd.Command(arg); next != nil && !strings.HasPrefix(arg, "-") {
@@ -111,7 +112,7 @@ func (a *app) complete(cmd *cli.Command, args []string) error {
 	}
 	if !strings.HasPrefix(last, "-") {
 		for _, sub := range cmd.Commands {
-			if _, err := fmt.Fprintf(a.stdout, "%s:%s\n", sub.Name, sub.Usage); err != nil {
+			if _, err := fmt.Fprintf(p.Stdout, "%s:%s\n", sub.Name, sub.Usage); err != nil {
 				return err
 			}
 		}
@@ -125,7 +126,7 @@ func (a *app) complete(cmd *cli.Command, args []string) error {
 		}
 		_, help, _ := strings.Cut(shown.GetUsage(), "\n")
 		help, _, _ = strings.Cut(strings.ReplaceAll(help, ":", ""), ". ")
-		if _, err := fmt.Fprintf(a.stdout, "%s:%s\n", name, help); err != nil {
+		if _, err := fmt.Fprintf(p.Stdout, "%s:%s\n", name, help); err != nil {
 			return err
 		}
 	}

@@ -289,7 +289,7 @@ func TestStartsOnItsMount(t *testing.T) {
 		{"full", &machine{free: 1, point: "/srv"}, []string{"--disk-reserve", "1 B free"}},
 	} {
 		dir := filepath.Join(t.TempDir(), "not", "yet")
-		a := &app{stdout: t.Output(), stderr: t.Output(), tune: c.m.tune()}
+		a := &app{Process: Process{Stdout: t.Output(), Stderr: t.Output()}, tune: c.m.tune()}
 		err := a.run(t.Context(), []string{"run", "--data", dir, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-mount", "/srv/"})
 		for _, want := range c.want {
 			if err == nil || !strings.Contains(err.Error(), want) {

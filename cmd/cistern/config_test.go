@@ -31,7 +31,7 @@ func loadArgs(t *testing.T, args, environ []string) (Config, error) {
 	var cfg Config
 	var loadErr error
 	var out bytes.Buffer
-	cmd := &cli.Command{Name: "run", Flags: flags(cfg.options()), Writer: &out, ErrWriter: &out,
+	cmd := &cli.Command{Name: "run", Flags: Flags(cfg.options()), Writer: &out, ErrWriter: &out,
 		Action: func(_ context.Context, cmd *cli.Command) error { loadErr = cfg.load(cmd, environ); return nil }}
 	if err := cmd.Run(t.Context(), append([]string{"run"}, args...)); err != nil {
 		return cfg, err
@@ -289,16 +289,16 @@ func TestDocsOptions(t *testing.T) {
 }
 
 // optionsTable returns the table of options for docs/options.md.
-func optionsTable(options []option) string {
+func optionsTable(options []Option) string {
 	var b strings.Builder
 	b.WriteString("| flag | variable | default | meaning |\n|---|---|---|---|\n")
 	for _, o := range options {
 		standard := "-"
-		if o.standard != "" {
-			standard = "`" + o.standard + "`"
+		if o.Default != "" {
+			standard = "`" + o.Default + "`"
 		}
-		flag := strings.ReplaceAll(strings.TrimSpace("--"+o.name+" "+o.value), "|", `\|`)
-		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", flag, o.variable(), standard, o.help)
+		flag := strings.ReplaceAll(strings.TrimSpace("--"+o.Name+" "+o.Value), "|", `\|`)
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", flag, o.Variable(), standard, o.Help)
 	}
 	return b.String()
 }

@@ -72,13 +72,13 @@ func (a *app) runCommand() *cli.Command {
 		Usage:              "run the daemon",
 		UsageText:          "cistern run [options]",
 		Description:        runAbout,
-		Flags:              flags(cfg.options()),
-		CustomHelpTemplate: helpTemplate + runExamples,
+		Flags:              Flags(cfg.options()),
+		CustomHelpTemplate: HelpTemplate + runExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			if err := errors.Join(noArguments(cmd), cfg.load(cmd, a.environ)); err != nil {
+			if err := errors.Join(NoArguments(cmd), cfg.load(cmd, a.Environ)); err != nil {
 				return err
 			}
-			return a.untilSignal(ctx, func(ctx context.Context) error { return a.daemon(ctx, cfg) })
+			return a.UntilSignal(ctx, func(ctx context.Context) error { return a.daemon(ctx, cfg) })
 		},
 	}
 }
@@ -94,7 +94,7 @@ func (a *app) daemon(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return errors.Join(err, public.Close())
 	}
-	term := console.New(a.stderr, a.environ)
+	term := console.New(a.Stderr, a.Environ)
 	lines := logs.New(logs.Options{Output: term, Level: cfg.LogLevel, JSON: cfg.LogFormat == "json"})
 	log := slog.New(lines)
 	d, err := newDaemon(cfg, log, listeners{public, admin}, a.tune)
@@ -344,7 +344,7 @@ func (d *daemon) openStore() (err error) {
 	d.store, err = store.Open(o)
 	switch {
 	case errors.Is(err, store.ErrMode):
-		return usageError(err)
+		return UsageError(err)
 	case err != nil:
 		return err
 	}

@@ -45,7 +45,7 @@ const (
 	// demoLogEvery is the pace of its progress lines where there is no terminal.
 	demoLogEvery = 2 * time.Second
 	// demoListen is its public listener, unless that is taken.
-	demoListen = "127.0.0.1" + listenDefault
+	demoListen = "127.0.0.1" + ListenDefault
 )
 
 // demoOptions are the options of the demo. They have no variables, which configure real indexes.
@@ -56,22 +56,22 @@ type demoOptions struct {
 	exit               bool
 }
 
-func (c *demoOptions) options() []option {
-	return []option{
-		{name: "repos", value: "N", standard: "300", set: set(&c.repos, parseNumber(1, 1_000_000)),
-			help: "Accounts of the network."},
-		{name: "hosts", value: "N", standard: "6", set: set(&c.hosts, parseNumber(1, 200)),
-			help: "Hosts that the accounts are spread over."},
-		{name: "seed", value: "N", standard: "1", set: set(&c.seed, parseNumber(0, math.MaxUint64)),
-			help: "Seed of everything random. The same seed makes the same network."},
-		{name: "data", value: "DIR", set: set(&c.data, parseEmptyDir),
-			help: "Directory for the store, empty or missing. The default is a temporary one, " +
+func (c *demoOptions) options() []Option {
+	return []Option{
+		{Name: "repos", Value: "N", Default: "300", Set: Set(&c.repos, Number(1, 1_000_000)),
+			Help: "Accounts of the network."},
+		{Name: "hosts", Value: "N", Default: "6", Set: Set(&c.hosts, Number(1, 200)),
+			Help: "Hosts that the accounts are spread over."},
+		{Name: "seed", Value: "N", Default: "1", Set: Set(&c.seed, Number(0, math.MaxUint64)),
+			Help: "Seed of everything random. The same seed makes the same network."},
+		{Name: "data", Value: "DIR", Set: Set(&c.data, parseEmptyDir),
+			Help: "Directory for the store, empty or missing. The default is a temporary one, " +
 				"removed at exit."},
-		{name: "listen", value: "ADDR", set: set(&c.listen, parseListen),
-			help: "Public listener. The default is " + demoListen + ", or a free port."},
-		{name: "admin", value: "ADDR", set: set(&c.admin, parseLoopback),
-			help: "Private listener. The default is " + adminDefault + ", or a free port."},
-		{name: "exit", set: set(&c.exit, parseSwitch), help: "Exit after the queries."},
+		{Name: "listen", Value: "ADDR", Set: Set(&c.listen, ParseListen),
+			Help: "Public listener. The default is " + demoListen + ", or a free port."},
+		{Name: "admin", Value: "ADDR", Set: Set(&c.admin, parseLoopback),
+			Help: "Private listener. The default is " + AdminDefault + ", or a free port."},
+		{Name: "exit", Set: Set(&c.exit, ParseSwitch), Help: "Exit after the queries."},
 	}
 }
 
@@ -83,7 +83,7 @@ func parseEmptyDir(dir string) (string, error) {
 }
 
 func parseLoopback(address string) (string, error) {
-	if address, err := parseListen(address); err != nil || loopback(address) {
+	if address, err := ParseListen(address); err != nil || loopback(address) {
 		return address, err
 	}
 	return "", errors.New("want a loopback address, because the demo has no token")
@@ -96,14 +96,14 @@ func (a *app) demoCommand() *cli.Command {
 		Usage:              "index a simulated network and show example queries",
 		UsageText:          "cistern demo [options]",
 		Description:        demoAbout,
-		Flags:              flags(cfg.options()),
-		CustomHelpTemplate: helpTemplate + demoExamples,
+		Flags:              Flags(cfg.options()),
+		CustomHelpTemplate: HelpTemplate + demoExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			_, _, errs := load(cfg.options(), cmd, nil)
-			if err := errors.Join(noArguments(cmd), mistakes(errs)); err != nil {
+			_, _, errs := Load(cfg.options(), cmd, nil)
+			if err := errors.Join(NoArguments(cmd), Mistakes(errs)); err != nil {
 				return err
 			}
-			return a.untilSignal(ctx, func(ctx context.Context) error { return a.demo(ctx, cfg) })
+			return a.UntilSignal(ctx, func(ctx context.Context) error { return a.demo(ctx, cfg) })
 		},
 	}
 }
@@ -116,26 +116,26 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	term := console.New(a.stderr, a.environ)
+	term := console.New(a.Stderr, a.Environ)
 	public, err := a.listenNear("--listen", o.listen, demoListen)
 	if err != nil {
 		return err
 	}
-	admin, err := a.listenNear("--admin", o.admin, adminDefault)
+	admin, err := a.listenNear("--admin", o.admin, AdminDefault)
 	if err != nil {
 		return errors.Join(err, public.Close())
 	}
 	defer func() { err = errors.Join(err, closed(public), closed(admin)) }()
-	fmt.Fprintf(a.stdout, "A simulated network: %s on %s, seed %d, all on this machine.\n",
+	fmt.Fprintf(a.Stdout, "A simulated network: %s on %s, seed %d, all on this machine.\n",
 		console.Count(int64(o.repos), "account"), console.Count(int64(o.hosts), "host"), o.seed)
 	if err := network.Start(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
-	fmt.Fprintf(a.stdout, "PLC directory %s, relay %s\n", network.PLC(), network.Relay())
-	fmt.Fprintf(a.stdout, "Generating and signing their repositories, with a median of %d records.\n",
+	fmt.Fprintf(a.Stdout, "PLC directory %s, relay %s\n", network.PLC(), network.Relay())
+	fmt.Fprintf(a.Stdout, "Generating and signing their repositories, with a median of %d records.\n",
 		demoRecords)
-	err = generate(ctx, network, a.progress("generating", console.Unit{Noun: "repositories"}))
+	err = generate(ctx, network, a.Progress("generating", console.Unit{Noun: "repositories"}))
 	if err != nil {
 		return err
 	}
@@ -160,8 +160,8 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	t := &tour{daemon: d, network: network, term: term, out: a.stdout, started: time.Now(),
-		program: a.program, exit: o.exit}
+	t := &tour{daemon: d, network: network, term: term, out: a.Stdout, started: time.Now(),
+		program: a.Program, exit: o.exit}
 	return d.run(ctx, box{"tour", t.Run})
 }
 
@@ -206,7 +206,7 @@ func (a *app) listenNear(option, asked, usual string) (net.Listener, error) {
 		return l, err
 	}
 	if l, err = listen(option, "127.0.0.1:0"); err == nil {
-		fmt.Fprintf(a.stdout, "Another program uses %s, so the demo uses %s (%s chooses an address).\n",
+		fmt.Fprintf(a.Stdout, "Another program uses %s, so the demo uses %s (%s chooses an address).\n",
 			usual, l.Addr(), option)
 	}
 	return l, err

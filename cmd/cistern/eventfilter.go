@@ -14,24 +14,24 @@ type eventFilter struct {
 	live, historical                  bool
 }
 
-func (f *eventFilter) options() []option {
-	return []option{
-		{name: "collection", value: "NSID", repeat: true, set: add(&f.collections, parsePattern),
-			help: "Record events of this collection only, such as app.bsky.feed.post or " +
+func (f *eventFilter) options() []Option {
+	return []Option{
+		{Name: "collection", Value: "NSID", Repeat: true, Set: Add(&f.collections, ParsePattern),
+			Help: "Record events of this collection only, such as app.bsky.feed.post or " +
 				"app.bsky.*. Account and identity events stay unless --kind leaves them out."},
-		{name: "did", value: "DID", repeat: true, set: add(&f.dids, parseDID),
-			help: "Events of this account only."},
-		{name: "kind", value: "KIND", repeat: true,
-			set: add(&f.kinds, choice(text, filter.EventKinds...)),
-			help: "Events of this kind only: " + strings.Join(filter.EventKinds, ", ") +
+		{Name: "did", Value: "DID", Repeat: true, Set: Add(&f.dids, ParseDID),
+			Help: "Events of this account only."},
+		{Name: "kind", Value: "KIND", Repeat: true,
+			Set: Add(&f.kinds, Choice(Text, filter.EventKinds...)),
+			Help: "Events of this kind only: " + strings.Join(filter.EventKinds, ", ") +
 				". Repo events come only if this names them."},
-		{name: "action", value: "ACTION", repeat: true,
-			set:  add(&f.actions, choice(text, filter.EventActions...)),
-			help: "Record events of this action only: create, update or delete."},
-		{name: "live", set: set(&f.live, parseSwitch),
-			help: "Record events from the firehose only."},
-		{name: "historical", set: set(&f.historical, parseSwitch),
-			help: "Record events from fetched repositories only."},
+		{Name: "action", Value: "ACTION", Repeat: true,
+			Set:  Add(&f.actions, Choice(Text, filter.EventActions...)),
+			Help: "Record events of this action only: create, update or delete."},
+		{Name: "live", Set: Set(&f.live, ParseSwitch),
+			Help: "Record events from the firehose only."},
+		{Name: "historical", Set: Set(&f.historical, ParseSwitch),
+			Help: "Record events from fetched repositories only."},
 	}
 }
 

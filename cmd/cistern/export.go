@@ -58,32 +58,32 @@ type exportSession struct {
 }
 
 // own are the options that no variable sets: variables of the same names configure the daemon.
-func (s *exportSession) own() []option {
-	return []option{
-		{name: "format", value: "ndjson|parquet|car", standard: "ndjson", set: s.setFormat,
-			help: "Form of the files. ndjson: a line of JSON for each record, compressed by zstd. " +
+func (s *exportSession) own() []Option {
+	return []Option{
+		{Name: "format", Value: "ndjson|parquet|car", Default: "ndjson", Set: s.setFormat,
+			Help: "Form of the files. ndjson: a line of JSON for each record, compressed by zstd. " +
 				"parquet: typed columns, for DuckDB and others. car: a CAR for each repository, which " +
 				"'cistern import' reads."},
-		{name: "collection", value: "NSID", repeat: true, set: add(&s.collections, parsePattern),
-			help: "Records of this collection only, such as app.bsky.feed.post or app.bsky.*."},
-		{name: "did", value: "DID", repeat: true, set: add(&s.dids, parseDID),
-			help: "Records of this account only."},
-		{name: "cbor", set: set(&s.cbor, parseSwitch),
-			help: "Add the bytes of each record, which its CID is the hash of."},
-		{name: "data", value: "DIR", set: set(&s.data, text),
-			help: "Export the store in this directory, which no daemon may be using, instead of " +
+		{Name: "collection", Value: "NSID", Repeat: true, Set: Add(&s.collections, ParsePattern),
+			Help: "Records of this collection only, such as app.bsky.feed.post or app.bsky.*."},
+		{Name: "did", Value: "DID", Repeat: true, Set: Add(&s.dids, ParseDID),
+			Help: "Records of this account only."},
+		{Name: "cbor", Set: Set(&s.cbor, ParseSwitch),
+			Help: "Add the bytes of each record, which its CID is the hash of."},
+		{Name: "data", Value: "DIR", Set: Set(&s.data, Text),
+			Help: "Export the store in this directory, which no daemon may be using, instead of " +
 				"that of a running daemon."},
-		{name: "json", set: set(&s.json, parseSwitch), help: "Print the manifest as a JSON line."},
+		{Name: "json", Set: Set(&s.json, ParseSwitch), Help: "Print the manifest as a JSON line."},
 	}
 }
 
 // common are the options that variables also set.
-func (s *exportSession) common() []option {
-	return []option{
-		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseServer),
-			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
-		{name: "admin-token", value: "TOKEN", secret: true, set: set(&s.token, text),
-			help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
+func (s *exportSession) common() []Option {
+	return []Option{
+		{Name: "admin", Value: "ADDR", Default: AdminDefault, Set: Set(&s.admin, ParseServer),
+			Help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
+		{Name: "admin-token", Value: "TOKEN", Secret: true, Set: Set(&s.token, Text),
+			Help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
 	}
 }
 
@@ -94,22 +94,22 @@ func (a *app) exportCommand() *cli.Command {
 		Usage:              "export records as NDJSON or Parquet, or repositories as CARs",
 		UsageText:          "cistern export DEST [options]",
 		Description:        exportAbout,
-		Flags:              flags(append(s.own(), s.common()...)),
-		CustomHelpTemplate: helpTemplate + exportExamples,
+		Flags:              Flags(append(s.own(), s.common()...)),
+		CustomHelpTemplate: HelpTemplate + exportExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := readEnviron(a.environ)
-			_, _, own := load(s.own(), cmd, nil)
-			_, _, common := load(s.common(), cmd, env)
+			env, errs := ReadEnviron(a.Environ, variables())
+			_, _, own := Load(s.own(), cmd, nil)
+			_, _, common := Load(s.common(), cmd, env)
 			errs = append(append(errs, own...), common...)
-			if err := wantArguments(cmd, 1, "DEST"); err != nil {
+			if err := WantArguments(cmd, 1, "DEST"); err != nil {
 				errs = append(errs, err)
 			} else if err := s.open(cmd.Args().First()); err != nil {
 				errs = append(errs, err)
 			}
-			if err := mistakes(errs); err != nil {
+			if err := Mistakes(errs); err != nil {
 				return err
 			}
-			return a.untilSignal(ctx, s.run)
+			return a.UntilSignal(ctx, s.run)
 		},
 	}
 }
@@ -127,7 +127,7 @@ func (s *exportSession) open(name string) (err error) {
 	if _, err := parseDestination(name); err != nil {
 		return fmt.Errorf("destination %q: %w", name, err)
 	}
-	s.to, err = objects.Open(name, s.environ)
+	s.to, err = objects.Open(name, s.Environ)
 	return err
 }
 
@@ -141,14 +141,14 @@ func (s *exportSession) run(ctx context.Context) error {
 	if s.archive == "" {
 		what.Destination = placeOf(s.to)
 	}
-	return s.borrow(ctx, s.admin, s.token, what, func(c lent) (copies.Result, error) {
+	return Borrow(ctx, &s.Process, s.admin, s.token, what, func(c Checkpoint) (copies.Result, error) {
 		return s.export(ctx, c.Dir)
 	})
 }
 
 // export exports the store in a directory.
 func (s *exportSession) export(ctx context.Context, dir string) (made copies.Result, err error) {
-	from, err := openForCheck(dir, newLogger(s.stderr, slog.LevelWarn))
+	from, err := openForCheck(dir, newLogger(s.Stderr, slog.LevelWarn))
 	if err != nil {
 		return made, err
 	}
@@ -171,9 +171,9 @@ func (s *exportSession) export(ctx context.Context, dir string) (made copies.Res
 	}
 	made = copies.Result{Complete: true, Bytes: m.Bytes}
 	if s.json {
-		return made, json.NewEncoder(s.stdout).Encode(m)
+		return made, json.NewEncoder(s.Stdout).Encode(m)
 	}
-	_, err = fmt.Fprintf(s.stdout, "exported %s as of event %d in %s, %s\n",
+	_, err = fmt.Fprintf(s.Stdout, "exported %s as of event %d in %s, %s\n",
 		console.Count(m.Rows, "record"), m.Head, console.Count(int64(len(m.Parts)), "part"),
 		size(m.Bytes))
 	return made, err
@@ -187,7 +187,7 @@ func (s *exportSession) exportRecords(ctx context.Context, from *store.Store) (m
 	if len(s.collections)+len(s.dids) == 0 {
 		total = from.Counts()["records"]
 	}
-	term := console.New(s.stderr, s.environ)
+	term := console.New(s.Stderr, s.Environ)
 	shown := console.NewProgress(term, "exporting", console.Unit{Noun: "records"})
 	o := dump.Options{Source: from, Destination: s.to, Format: s.format, Collections: s.collections,
 		DIDs: s.dids, CBOR: s.cbor, Holder: holder(), Logger: newLogger(term, slog.LevelInfo)}
@@ -209,7 +209,7 @@ func newExports(d *daemon) (*dump.Maker, error) {
 		return nil, nil
 	}
 	if d.store.Ephemeral() {
-		return nil, usageError(errors.New("--export needs records, and this store keeps events only " +
+		return nil, UsageError(errors.New("--export needs records, and this store keeps events only " +
 			"(--ephemeral)"))
 	}
 	format, err := dump.ParseFormat(d.cfg.ExportFormat)

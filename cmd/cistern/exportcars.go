@@ -42,7 +42,7 @@ func checkArchive(name string) error {
 // exportCARs exports whole repositories of a store.
 func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (made copies.Result,
 	err error) {
-	shown, total := s.progress("exporting", console.Unit{Noun: "repositories"}), from.Counts()["repos"]
+	shown, total := s.Progress("exporting", console.Unit{Noun: "repositories"}), from.Counts()["repos"]
 	if len(s.dids) > 0 {
 		total = int64(len(s.dids))
 	}
@@ -75,11 +75,11 @@ func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (made
 // exported prints what an export of repositories has. It is an error if a copy is damaged.
 func (s *exportSession) exported(m *manifest.Manifest) error {
 	if s.json {
-		if err := json.NewEncoder(s.stdout).Encode(m); err != nil {
+		if err := json.NewEncoder(s.Stdout).Encode(m); err != nil {
 			return err
 		}
 	} else {
-		_, err := fmt.Fprintf(s.stdout, "exported %s, %s, %s; %s left out, and the manifest says why\n",
+		_, err := fmt.Fprintf(s.Stdout, "exported %s, %s, %s; %s left out, and the manifest says why\n",
 			console.Count(m.Repositories, "repository"), console.Count(m.Records, "record"), size(m.Bytes),
 			humanize.Comma(m.LeftOut))
 		if err != nil {

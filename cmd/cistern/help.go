@@ -6,9 +6,10 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// helpTemplate is the help page of every command up to its examples, which follow it. The usage of
-// a flag is the placeholder of its value, and on the next line what the flag does.
-const helpTemplate = `Usage:
+// HelpTemplate is the help page of every command up to its examples, which a command appends. The
+// usage of a flag is the placeholder of its value, and on the next line what the flag does, as Flags
+// makes it.
+const HelpTemplate = `Usage:
   {{.UsageText}}
 
 {{.Description}}
@@ -28,8 +29,9 @@ Examples:
 // helpColumns is the width that help pages are wrapped at.
 const helpColumns = 80
 
-// page executes a template of the command-line library. Its function wrap breaks lines at columns.
-func page(template string, data any, columns int) string {
+// Page executes a template of the command-line library on data. Its function wrap breaks lines at
+// columns.
+func Page(template string, data any, columns int) string {
 	var b strings.Builder
 	funcs := map[string]any{"wrapAt": func() int { return columns }}
 	cli.DefaultPrintHelpCustom(&b, template, data, funcs)

@@ -33,46 +33,46 @@ were set under OVERRIDE. To limit hosts that are not known yet, use
 
 // hostSession is one run of a host command.
 type hostSession struct {
-	remote
+	session
 	state string
 	limit uint64
 }
 
-func (a *app) hostCommand() *cli.Command {
+func (o *Options) hostCommand() *cli.Command {
 	return &cli.Command{
 		Name:               "host",
 		Usage:              "list, limit and ban the hosts of repositories",
 		UsageText:          "cistern host COMMAND [options]",
 		Description:        hostAbout,
-		CustomHelpTemplate: helpTemplate + hostExamples,
+		CustomHelpTemplate: HelpTemplate + hostExamples,
 		Commands: []*cli.Command{
-			a.hostSubcommand("ls", "", "list hosts, the longest queue first", "", (*hostSession).ls,
+			o.hostSubcommand("ls", "", "list hosts, the longest queue first", "", (*hostSession).ls,
 				"  cistern host ls --state failing\n"),
-			a.hostSubcommand("show", "HOST", "show all that is known of a host", "", (*hostSession).show,
+			o.hostSubcommand("show", "HOST", "show all that is known of a host", "", (*hostSession).show,
 				"  cistern host show pds.example.com\n"),
-			a.hostSubcommand("limit", "HOST "+pace.OverrideForm, "limit the requests to a host", hostLimitAbout,
+			o.hostSubcommand("limit", "HOST "+pace.OverrideForm, "limit the requests to a host", hostLimitAbout,
 				(*hostSession).restrict, "  cistern host limit pds.example.com 2:4\n"),
-			a.hostSubcommand("unlimit", "HOST", "take the limits of a host back", "",
+			o.hostSubcommand("unlimit", "HOST", "take the limits of a host back", "",
 				askHost("DELETE", "limits"), "  cistern host unlimit pds.example.com\n"),
-			a.hostSubcommand("ban", "HOST", "send no more requests to a host; its repositories stay queued", "",
+			o.hostSubcommand("ban", "HOST", "send no more requests to a host; its repositories stay queued", "",
 				askHost("PUT", "ban"), "  cistern host ban pds.example.com\n"),
-			a.hostSubcommand("unban", "HOST", "take the ban of a host back", "",
+			o.hostSubcommand("unban", "HOST", "take the ban of a host back", "",
 				askHost("DELETE", "ban"), "  cistern host unban pds.example.com\n"),
 		},
 	}
 }
 
 // hostSubcommand returns the command 'host NAME'.
-func (a *app) hostSubcommand(name, arguments, usage, about string,
+func (o *Options) hostSubcommand(name, arguments, usage, about string,
 	act func(*hostSession, context.Context) error, examples string) *cli.Command {
-	s := &hostSession{remote: remote{app: a}}
+	s := &hostSession{session: session{Options: o}}
 	c := subcommand{name: name, arguments: arguments, usage: usage, about: about, examples: examples}
 	if name == "ls" {
-		c.options = []option{
-			{name: "state", value: "STATE", set: set(&s.state, text),
-				help: "Only hosts in this state: ok, parked (asked for a pause), failing or banned."},
-			{name: "limit", value: "N", standard: "20", set: set(&s.limit, parseNumber(0, math.MaxInt32)),
-				help: "Most hosts to list. 0 lists all."},
+		c.options = []Option{
+			{Name: "state", Value: "STATE", Set: Set(&s.state, Text),
+				Help: "Only hosts in this state: ok, parked (asked for a pause), failing or banned."},
+			{Name: "limit", Value: "N", Default: "20", Set: Set(&s.limit, Number(0, math.MaxInt32)),
+				Help: "Most hosts to list. 0 lists all."},
 		}
 	}
 	return s.command("host", c, func(ctx context.Context) error { return act(s, ctx) })
@@ -80,7 +80,7 @@ func (a *app) hostSubcommand(name, arguments, usage, about string,
 
 // ls reads all hosts, which the daemon lists in the order of their discovery, and sorts them.
 func (s *hostSession) ls(ctx context.Context) error {
-	if err := noArguments(s.cmd); err != nil {
+	if err := NoArguments(s.cmd); err != nil {
 		return err
 	}
 	rows, err := s.all(ctx)
@@ -107,7 +107,7 @@ func (s *hostSession) ls(ctx context.Context) error {
 		return nil
 	})
 	if err == nil && len(rows) < total {
-		fmt.Fprintf(s.stderr, "%d of %d hosts: --limit 0 lists all\n", len(rows), total)
+		fmt.Fprintf(s.Stderr, "%d of %d hosts: --limit 0 lists all\n", len(rows), total)
 	}
 	return err
 }
@@ -141,13 +141,13 @@ func askHost(method, part string) func(*hostSession, context.Context) error {
 
 // restrict sets the limits of a host, which have the form that --host-limit has.
 func (s *hostSession) restrict(ctx context.Context) error {
-	err := wantArguments(s.cmd, 2, "HOST "+pace.OverrideForm+" (such as pds.example.com 2:4)")
+	err := WantArguments(s.cmd, 2, "HOST "+pace.OverrideForm+" (such as pds.example.com 2:4)")
 	if err != nil {
 		return err
 	}
 	limits, err := pace.ParseOverride(s.cmd.Args().Get(1))
 	if err != nil {
-		return usageError(fmt.Errorf("limits %q: %w", s.cmd.Args().Get(1), err))
+		return UsageError(fmt.Errorf("limits %q: %w", s.cmd.Args().Get(1), err))
 	}
 	return s.ask(ctx, "PUT", "/limits", limits)
 }
@@ -158,7 +158,7 @@ func (s *hostSession) ask(ctx context.Context, method, part string, body any) er
 	if body != nil {
 		rows = append(rows, body)
 	} else if s.cmd.NArg() != 1 {
-		return usageError(fmt.Errorf("%s needs one HOST, such as pds.example.com", subject(s.cmd)))
+		return UsageError(fmt.Errorf("%s needs one HOST, such as pds.example.com", Subject(s.cmd)))
 	}
 	path := "/hosts/" + url.PathEscape(s.cmd.Args().First()) + part
 	_, err := s.do(ctx, method, path, nil, rows, func(line json.RawMessage) error {
@@ -174,7 +174,7 @@ func (s *hostSession) ask(ctx context.Context, method, part string, body any) er
 // print prints all that is known of a host.
 func (s *hostSession) print(r *hostRow) error {
 	for _, fact := range r.facts() {
-		_, err := fmt.Fprintf(s.stdout, "%-13s %s\n", fact[0], cmp.Or(console.Printable(fact[1]), "-"))
+		_, err := fmt.Fprintf(s.Stdout, "%-13s %s\n", fact[0], cmp.Or(console.Printable(fact[1]), "-"))
 		if err != nil {
 			return err
 		}

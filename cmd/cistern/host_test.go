@@ -71,7 +71,7 @@ func TestHostCommands(t *testing.T) {
 		{[]string{"show"}, nil, "needs one HOST"},
 	} {
 		var out bytes.Buffer
-		a := &app{stdout: &out, stderr: &out, environ: []string{"CISTERN_ADMIN=" + x.admin}}
+		a := &app{Process: Process{Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
 		err := a.run(t.Context(), append([]string{"host"}, step.args...))
 		if err == nil != (step.fails == "") || err != nil && !strings.Contains(err.Error(), step.fails) {
 			t.Errorf("host %s: %v", step.args, err)

@@ -79,7 +79,7 @@ func (r *hostRow) facts() [][2]string {
 		{"in flight", fmt.Sprintf("%s (from %d to %d)", r.inFlight(), l.ConcurrencyMin, l.ConcurrencyMax)},
 		{"per second", number(l.PerSecond)}, {"per hour", number(l.PerHour)}, {"per day", number(l.PerDay)},
 		{"override", r.Override.String()}, {"next request", cmp.Or(ago(l.OpensAt), "now")},
-		{"answers in", r.latency()}, {"received", size(r.Bytes)},
+		{"answers in", r.latency()}, {"received", humanize.IBytes(uint64(max(0, r.Bytes)))},
 		{"fetched", humanize.Comma(r.ReposFetched) + " repositories"},
 		{"first seen", ago(r.FirstSeen)}, {"last answer", ago(r.LastSeen)},
 	}

@@ -46,10 +46,10 @@ type importSession struct {
 	shown  *console.Progress
 }
 
-func (s *importSession) options() []option {
-	return append(only(s.cfg.options(), "data", "plc", "allow-private", "repo-max"),
-		option{name: "report", value: "FILE", set: set(&s.report, text),
-			help: "Also write the CARs that are refused to FILE, as JSON lines of path, did and reason."})
+func (s *importSession) options() []Option {
+	return append(Only(s.cfg.options(), "data", "plc", "allow-private", "repo-max"),
+		Option{Name: "report", Value: "FILE", Set: Set(&s.report, Text),
+			Help: "Also write the CARs that are refused to FILE, as JSON lines of path, did and reason."})
 }
 
 func (a *app) importCommand() *cli.Command {
@@ -60,19 +60,19 @@ func (a *app) importCommand() *cli.Command {
 		Usage:              "store the repositories of CAR files",
 		UsageText:          "cistern import SRC [options]",
 		Description:        importAbout,
-		Flags:              flags(options),
-		CustomHelpTemplate: helpTemplate + importExamples,
+		Flags:              Flags(options),
+		CustomHelpTemplate: HelpTemplate + importExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := readEnviron(a.environ)
-			_, _, more := load(options, cmd, env)
+			env, errs := ReadEnviron(a.Environ, variables())
+			_, _, more := Load(options, cmd, env)
 			errs = append(errs, more...)
-			if err := wantArguments(cmd, 1, "SRC"); err != nil {
+			if err := WantArguments(cmd, 1, "SRC"); err != nil {
 				errs = append(errs, err)
 			}
-			if err := mistakes(errs); err != nil {
+			if err := Mistakes(errs); err != nil {
 				return err
 			}
-			return a.untilSignal(ctx, func(ctx context.Context) error {
+			return a.UntilSignal(ctx, func(ctx context.Context) error {
 				return s.run(ctx, cmd.Args().First())
 			})
 		},
@@ -80,7 +80,7 @@ func (a *app) importCommand() *cli.Command {
 }
 
 func (s *importSession) run(ctx context.Context, name string) (err error) {
-	src, err := intake.Open(ctx, name, s.environ)
+	src, err := intake.Open(ctx, name, s.Environ)
 	if err != nil {
 		return err
 	}
@@ -96,8 +96,8 @@ func (s *importSession) run(ctx context.Context, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	s.shown = s.progress("importing", console.Bytes())
-	log := newLogger(s.stderr, slog.LevelWarn)
+	s.shown = s.Progress("importing", console.Bytes())
+	log := newLogger(s.Stderr, slog.LevelWarn)
 	db, err := store.Open(store.Options{Dir: s.cfg.Data, Logger: log})
 	if errors.Is(err, store.ErrLocked) {
 		err = fmt.Errorf("%w: stop it first", err)
@@ -124,7 +124,7 @@ func (s *importSession) load(ctx context.Context, l *intake.Loader, src intake.S
 		return err
 	})
 	took := time.Since(start)
-	fmt.Fprintf(s.stdout, "imported %s of %s: %s new, %s updated; %s not newer, %s refused; %s in %.1f s\n",
+	fmt.Fprintf(s.Stdout, "imported %s of %s: %s new, %s updated; %s not newer, %s refused; %s in %.1f s\n",
 		console.Count(sum.New+sum.Updated, "repository"), console.Printable(src.String()),
 		humanize.Comma(sum.New), humanize.Comma(sum.Updated), humanize.Comma(sum.NotNewer),
 		humanize.Comma(sum.Refused), size(sum.Bytes), took.Seconds())
@@ -149,7 +149,7 @@ func (s *importSession) refused(r intake.Refusal) {
 		account = "(unknown account)"
 	}
 	text := console.Printable(fmt.Sprintf("refused %s %s: %s", r.Path, account, r.Reason))
-	s.shown.Above(func() { fmt.Fprintln(s.stderr, text) })
+	s.shown.Above(func() { fmt.Fprintln(s.Stderr, text) })
 }
 
 // imported returns how far an import is.

@@ -39,7 +39,7 @@ func TestLogFormat(t *testing.T) {
 	t.Parallel()
 	x := newTestIndex(t)
 	var stderr bytes.Buffer
-	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &stderr, exit: os.Exit, tune: hasty()}
+	a := &app{Process: Process{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &stderr, Exit: os.Exit}, tune: hasty()}
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	go func() {

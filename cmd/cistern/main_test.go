@@ -55,14 +55,14 @@ func TestUsageExitCode(t *testing.T) {
 		{"check --data /does/not/exist", "", 1, "no store to check"},
 	} {
 		var stderr bytes.Buffer
-		a := &app{stdout: &stderr, stderr: &stderr, exit: func(int) {}, environ: strings.Fields(row.environ)}
-		code := exitCode(a.run(t.Context(), strings.Fields(row.args)), &stderr)
+		a := &app{Process: Process{Stdout: &stderr, Stderr: &stderr, Exit: func(int) {}, Environ: strings.Fields(row.environ)}}
+		code := ExitCode(a.run(t.Context(), strings.Fields(row.args)), &stderr)
 		if code != row.code || !strings.Contains(stderr.String(), row.says) {
 			t.Errorf("%s cistern %s: exit code %d, want %d and %q\n%s", row.environ, row.args, code, row.code, row.says, &stderr)
 		}
 	}
 	unit, err := os.ReadFile("../../packaging/cistern.service")
-	if want := fmt.Sprintf("\nRestartPreventExitStatus=%d\n", exitUsage); err != nil || !strings.Contains(string(unit), want) {
+	if want := fmt.Sprintf("\nRestartPreventExitStatus=%d\n", ExitUsage); err != nil || !strings.Contains(string(unit), want) {
 		t.Errorf("the unit has no %q (%v)", want, err)
 	}
 }

@@ -66,14 +66,14 @@ type maintenanceRow struct {
 	Operations []operationRow `json:"operations"`
 }
 
-func (a *app) maintainCommand() *cli.Command {
-	sub := a.maintainSubcommand
+func (o *Options) maintainCommand() *cli.Command {
+	sub := o.maintainSubcommand
 	return &cli.Command{
 		Name:               "maintain",
 		Usage:              "list, run and cancel the maintenance of a daemon",
 		UsageText:          "cistern maintain COMMAND [options]",
 		Description:        maintainAbout,
-		CustomHelpTemplate: helpTemplate + maintainExamples,
+		CustomHelpTemplate: HelpTemplate + maintainExamples,
 		Commands: []*cli.Command{
 			sub("ls", "", "list operations and what they do", "", (*maintainSession).ls,
 				"  cistern maintain ls\n"),
@@ -89,17 +89,17 @@ func (a *app) maintainCommand() *cli.Command {
 
 // maintainSession is one run of a maintain command.
 type maintainSession struct {
-	remote
+	session
 	noWait bool
 }
 
 // maintainSubcommand returns the command 'maintain NAME', with the options of these names.
-func (a *app) maintainSubcommand(name, arguments, usage, about string,
+func (o *Options) maintainSubcommand(name, arguments, usage, about string,
 	act func(*maintainSession, context.Context) error, examples string,
 	names ...string) *cli.Command {
-	s := &maintainSession{remote: remote{app: a}}
-	options := only([]option{{name: "no-wait", set: set(&s.noWait, parseSwitch),
-		help: "Only request the run. It survives a restart of the daemon."}}, names...)
+	s := &maintainSession{session: session{Options: o}}
+	options := Only([]Option{{Name: "no-wait", Set: Set(&s.noWait, ParseSwitch),
+		Help: "Only request the run. It survives a restart of the daemon."}}, names...)
 	return s.command("maintain", subcommand{name, arguments, usage, about, examples, options},
 		func(ctx context.Context) error { return act(s, ctx) })
 }
@@ -118,24 +118,24 @@ func (s *maintainSession) view(ctx context.Context,
 }
 
 func (s *maintainSession) ls(ctx context.Context) error {
-	if err := noArguments(s.cmd); err != nil {
+	if err := NoArguments(s.cmd); err != nil {
 		return err
 	}
 	return s.view(ctx, func(line json.RawMessage, v maintenanceRow) error {
 		if s.json {
 			return s.printJSON(line)
 		}
-		table := s.newTable()
-		table.add("OPERATION", "STATE", "PROGRESS", "SUCCEEDED", "EVERY", "NEXT", "NOTE")
+		table := s.NewTable()
+		table.Add("OPERATION", "STATE", "PROGRESS", "SUCCEEDED", "EVERY", "NEXT", "NOTE")
 		for _, o := range v.Operations {
-			table.add(o.Name, o.State, o.progress(), ago(o.Succeeded), period(o.Every), ago(o.Due),
+			table.Add(o.Name, o.State, o.progress(), ago(o.Succeeded), period(o.Every), ago(o.Due),
 				cmp.Or(o.Waits, o.Error))
 		}
-		if err := table.flush(); err != nil {
+		if err := table.Flush(); err != nil {
 			return err
 		}
 		if v.Exhausted {
-			fmt.Fprintln(s.stdout, "operations that free space have ended, and did not free enough:",
+			fmt.Fprintln(s.Stdout, "operations that free space have ended, and did not free enough:",
 				console.Printable(v.Short))
 		}
 		return nil
@@ -181,7 +181,7 @@ func (o *operationRow) progress() string {
 }
 
 func (s *maintainSession) run(ctx context.Context) error {
-	if err := wantArguments(s.cmd, 1, "OPERATION"); err != nil {
+	if err := WantArguments(s.cmd, 1, "OPERATION"); err != nil {
 		return err
 	}
 	name := s.cmd.Args().First()
@@ -204,7 +204,7 @@ const watchEvery = time.Second
 // watch shows the progress of an operation until ctx ends. The error of a request that fails is
 // that of the run too.
 func (s *maintainSession) watch(ctx context.Context, name string) error {
-	shown := s.progress(name, console.Unit{})
+	shown := s.Progress(name, console.Unit{})
 	return shown.During(ctx, func(ctx context.Context) error {
 		for ctx.Err() == nil {
 			err := s.view(ctx, func(_ json.RawMessage, v maintenanceRow) error {
@@ -236,7 +236,7 @@ func (o *operationRow) work() console.Work {
 func (s *maintainSession) cancel(ctx context.Context) error {
 	names := s.cmd.Args().Slice()
 	if len(names) == 0 {
-		return usageError(errors.New(subject(s.cmd) + " needs the name of an OPERATION"))
+		return UsageError(errors.New(Subject(s.cmd) + " needs the name of an OPERATION"))
 	}
 	for _, name := range names {
 		if err := s.request(ctx, s.client, "DELETE", name, nil); err != nil {
@@ -258,7 +258,7 @@ func (s *maintainSession) request(ctx context.Context, c *client.Client, method,
 		if err := unmarshalRow(line, &row); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(s.stdout, console.Printable(row.Name), console.Printable(row.Result))
+		_, err := fmt.Fprintln(s.Stdout, console.Printable(row.Name), console.Printable(row.Result))
 		return err
 	})
 	return err

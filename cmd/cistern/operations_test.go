@@ -40,7 +40,7 @@ func TestMaintainCommands(t *testing.T) {
 		{"ls none", "", "takes no arguments"},
 	} {
 		var out bytes.Buffer
-		a := &app{stdout: &out, stderr: &out, environ: []string{"CISTERN_ADMIN=" + x.admin}}
+		a := &app{Process: Process{Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
 		err := a.run(t.Context(), append([]string{"maintain"}, strings.Fields(row.args)...))
 		if err == nil != (row.fails == "") || err != nil && !strings.Contains(err.Error(), row.fails) {
 			t.Errorf("maintain %s: %v", row.args, err)

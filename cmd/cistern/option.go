@@ -10,61 +10,63 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// option is one row of a table of options.
-type option struct {
-	name     string // of the flag; the name of the variable derives from it
-	alias    string // a second name of the flag; "" for none
-	value    string // placeholder of the value; "" for a switch
-	standard string // the default, as a user would type it
-	help     string
-	repeat   bool // may be given more than once; commas separate the values in the variable
-	secret   bool // never shown in an error
-	set      func(value string) error
+// Option is one row of a table of options: a flag, a variable of the environment, a default and help.
+type Option struct {
+	Name    string // of the flag, without dashes; the name of the variable derives from it
+	Alias   string // a second name of the flag; "" for none
+	Value   string // placeholder of the value; "" for a switch
+	Default string // the default, as a user would type it
+	Help    string
+	Repeat  bool // may be given more than once; commas separate the values in the variable
+	Secret  bool // never shown in an error
+	// Set checks a value and stores it. Its error says which values are valid.
+	Set func(value string) error
 }
 
-// envPrefix begins the name of the variable of each option.
-const envPrefix = "CISTERN_"
+// EnvPrefix begins the name of the variable of each option.
+const EnvPrefix = "CISTERN_"
 
-// variable returns the name of the variable that gives o.
-func (o option) variable() string {
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))
+// Variable returns the name of the variable that gives o.
+func (o Option) Variable() string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(o.Name, "-", "_"))
 }
 
-// load sets each option from the flags of cmd, else from its variable in env, else to its default.
-// It returns the names of the options that were given and of those whose values were rejected.
-func load(options []option, cmd *cli.Command, env map[string]string) (given, bad []string,
+// Load sets each option from the flags of cmd, else from its variable in env, else to its default.
+// Without variables env is nil. It returns the names of the options that were given and of those
+// whose values were rejected, and a mistake for each rejected value: Mistakes joins them.
+func Load(options []Option, cmd *cli.Command, env map[string]string) (given, bad []string,
 	errs []error) {
 	for _, o := range options {
-		values, source := []string{o.standard}, "--"+o.name
+		values, source := []string{o.Default}, "--"+o.Name
 		switch {
-		case cmd.IsSet(o.name) && o.value == "":
-			values = []string{strconv.FormatBool(cmd.Bool(o.name))}
-		case cmd.IsSet(o.name):
-			values = cmd.StringSlice(o.name)
-		case env[o.variable()] != "":
-			values, source = o.split(env[o.variable()]), o.variable()
-		case o.standard == "":
+		case cmd.IsSet(o.Name) && o.Value == "":
+			values = []string{strconv.FormatBool(cmd.Bool(o.Name))}
+		case cmd.IsSet(o.Name):
+			values = cmd.StringSlice(o.Name)
+		case env[o.Variable()] != "":
+			values, source = o.split(env[o.Variable()]), o.Variable()
+		case o.Default == "":
 			continue
 		}
-		if cmd.IsSet(o.name) || env[o.variable()] != "" {
-			given = append(given, o.name)
+		if cmd.IsSet(o.Name) || env[o.Variable()] != "" {
+			given = append(given, o.Name)
 		}
 		if err := o.setAll(source, values); err != nil {
-			errs, bad = append(errs, err...), append(bad, o.name)
+			errs, bad = append(errs, err...), append(bad, o.Name)
 		}
 	}
 	return given, bad, errs
 }
 
 // setAll sets the values of an option. Its errors name the source and the value.
-func (o option) setAll(source string, values []string) (errs []error) {
-	if len(values) > 1 && !o.repeat {
+func (o Option) setAll(source string, values []string) (errs []error) {
+	if len(values) > 1 && !o.Repeat {
 		return []error{fmt.Errorf("%s: given %d times, want one value", source, len(values))}
 	}
 	for _, value := range values {
-		switch err := o.set(value); {
+		switch err := o.Set(value); {
 		case err == nil:
-		case o.secret:
+		case o.Secret:
 			errs = append(errs, fmt.Errorf("%s: %w", source, err))
 		default:
 			errs = append(errs, fmt.Errorf("%s %q: %w", source, withoutUser(value), err))
@@ -73,8 +75,8 @@ func (o option) setAll(source string, values []string) (errs []error) {
 	return errs
 }
 
-func (o option) split(value string) []string {
-	if !o.repeat {
+func (o Option) split(value string) []string {
+	if !o.Repeat {
 		return []string{value}
 	}
 	values := strings.Split(value, ",")
@@ -84,31 +86,31 @@ func (o option) split(value string) []string {
 	return values
 }
 
-// mistakes joins the mistakes of a command line into one error that lists them.
-func mistakes(errs []error) error {
+// Mistakes joins the mistakes of a command line into one UsageError that lists them, nil for none.
+func Mistakes(errs []error) error {
 	if len(errs) < 2 {
-		return usageError(errors.Join(errs...))
+		return UsageError(errors.Join(errs...))
 	}
 	var lines strings.Builder
 	for _, err := range errs {
 		fmt.Fprintf(&lines, "\n  %s", err)
 	}
-	return usageError(fmt.Errorf("%d mistakes:%s", len(errs), &lines))
+	return UsageError(fmt.Errorf("%d mistakes:%s", len(errs), &lines))
 }
 
-// readEnviron returns the variables of the daemon's options, and an error for each CISTERN_*
-// variable that no option reads.
-func readEnviron(environ []string) (env map[string]string, errs []error) {
-	var known []cli.Flag
-	for _, o := range (&Config{}).options() {
-		known = append(known, &cli.StringFlag{Name: o.variable()})
+// ReadEnviron returns the variables of environ that give known options, by their names, for Load. It
+// also returns a mistake for each other variable that begins as they do.
+func ReadEnviron(environ []string, known []Option) (env map[string]string, errs []error) {
+	var names []cli.Flag
+	for _, o := range known {
+		names = append(names, &cli.StringFlag{Name: o.Variable()})
 	}
 	env = make(map[string]string)
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
-		nearest := strings.TrimLeft(cli.SuggestFlag(known, name, true), "-")
+		nearest := strings.TrimLeft(cli.SuggestFlag(names, name, true), "-")
 		switch {
-		case !strings.HasPrefix(name, envPrefix):
+		case !strings.HasPrefix(name, EnvPrefix):
 		case name == nearest:
 			env[name] = value
 		default:
@@ -119,40 +121,40 @@ func readEnviron(environ []string) (env map[string]string, errs []error) {
 	return env, errs
 }
 
-// only returns the options of these names, in the table's order; all of them if names is empty.
-func only(options []option, names ...string) []option {
-	return slices.DeleteFunc(options, func(o option) bool {
-		return len(names) > 0 && !slices.Contains(names, o.name)
+// Only returns the options of these names, in the table's order; all of them if names is empty.
+func Only(options []Option, names ...string) []Option {
+	return slices.DeleteFunc(options, func(o Option) bool {
+		return len(names) > 0 && !slices.Contains(names, o.Name)
 	})
 }
 
-// flags declares options to the command line. load reads their values.
-func flags(options []option) (flags []cli.Flag) {
+// Flags declares options to the command line. Load reads their values.
+func Flags(options []Option) (flags []cli.Flag) {
 	for _, o := range options {
-		usage := "\n" + o.help
-		if o.repeat {
+		usage := "\n" + o.Help
+		if o.Repeat {
 			usage = "  (repeatable)" + usage
 		}
-		if o.standard != "" {
-			usage += " Default " + o.standard + "."
+		if o.Default != "" {
+			usage += " Default " + o.Default + "."
 		}
-		if o.value == "" {
-			flags = append(flags, &cli.BoolFlag{Name: o.name, Usage: usage})
+		if o.Value == "" {
+			flags = append(flags, &cli.BoolFlag{Name: o.Name, Usage: usage})
 			continue
 		}
-		flags = append(flags, &cli.StringSliceFlag{Name: o.name, Aliases: strings.Fields(o.alias),
-			Usage: " " + o.value + usage})
+		flags = append(flags, &cli.StringSliceFlag{Name: o.Name, Aliases: strings.Fields(o.Alias),
+			Usage: " " + o.Value + usage})
 	}
 	return flags
 }
 
-// set returns a setter that stores the value that parse returns.
-func set[T any](field *T, parse func(string) (T, error)) func(string) error {
+// Set returns a setter for an option, which stores the value that parse returns in field.
+func Set[T any](field *T, parse func(string) (T, error)) func(string) error {
 	return func(s string) (err error) { *field, err = parse(s); return err }
 }
 
-// add returns a setter that appends the value that parse returns.
-func add[S ~[]T, T any](field *S, parse func(string) (T, error)) func(string) error {
+// Add returns a setter for an option, which appends the value that parse returns to field.
+func Add[S ~[]T, T any](field *S, parse func(string) (T, error)) func(string) error {
 	return func(s string) error {
 		value, err := parse(s)
 		if err == nil {

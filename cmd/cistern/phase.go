@@ -52,26 +52,26 @@ type phasePut struct {
 
 // phaseSession is one run of a phase command.
 type phaseSession struct {
-	remote
+	session
 	duration time.Duration
 }
 
-func (a *app) phaseCommand() *cli.Command {
-	show := a.phaseSubcommand("show", "show the phase of a daemon", "", nil,
+func (o *Options) phaseCommand() *cli.Command {
+	show := o.phaseSubcommand("show", "show the phase of a daemon", "", nil,
 		"  cistern phase show --json | jq -r .phase\n")
-	root := a.phaseSubcommand("", "show the phase of a daemon, suspend it, resume it", phaseAbout, nil,
+	root := o.phaseSubcommand("", "show the phase of a daemon, suspend it, resume it", phaseAbout, nil,
 		phaseExamples)
 	root.Name, root.UsageText = "phase", "cistern phase [COMMAND] [options]"
 	root.Commands = []*cli.Command{show,
-		a.phaseSubcommand("drain", "begin no new work over the network",
+		o.phaseSubcommand("drain", "begin no new work over the network",
 			"Have the daemon begin no new work over the network: no fetch, no page of a\n"+
 				"crawl, no firehose, no webhook. The command returns when what had begun has\n"+
 				"ended. It fails if the daemon resumed before.",
 			&phaseTarget{phase.Draining}, "  cistern phase drain --for 1h\n"),
-		a.phaseSubcommand("suspend", "write nothing more, so that the files may be copied",
+		o.phaseSubcommand("suspend", "write nothing more, so that the files may be copied",
 			phaseSuspendAbout, &phaseTarget{phase.Suspended},
 			"  cistern phase suspend --for 5m && cp -a /var/lib/cistern /backup/\n"),
-		a.phaseSubcommand("resume", "do all work again", "", &phaseTarget{phase.Active},
+		o.phaseSubcommand("resume", "do all work again", "", &phaseTarget{phase.Active},
 			"  cistern phase resume\n"),
 	}
 	return root
@@ -81,16 +81,16 @@ func (a *app) phaseCommand() *cli.Command {
 type phaseTarget struct{ phase.Phase }
 
 // phaseSubcommand returns a command that requests a phase, or shows the phase if to is nil.
-func (a *app) phaseSubcommand(
+func (o *Options) phaseSubcommand(
 	name, usage, about string, to *phaseTarget, examples string,
 ) *cli.Command {
-	s := &phaseSession{remote: remote{app: a}}
+	s := &phaseSession{session: session{Options: o}}
 	c := subcommand{name: name, usage: usage, about: about, examples: examples}
 	if to != nil && to.Phase != phase.Active {
 		c.options = s.options()
 	}
 	return s.command("phase", c, func(ctx context.Context) error {
-		if err := noArguments(s.cmd); err != nil {
+		if err := NoArguments(s.cmd); err != nil {
 			return err
 		}
 		if to == nil {
@@ -100,10 +100,10 @@ func (a *app) phaseSubcommand(
 	})
 }
 
-func (s *phaseSession) options() []option {
-	return []option{{name: "for", value: "DURATION", standard: "10m",
-		set:  set(&s.duration, parsePhaseFor),
-		help: "How long, from now; then the daemon resumes by itself. At most 24h."}}
+func (s *phaseSession) options() []Option {
+	return []Option{{Name: "for", Value: "DURATION", Default: "10m",
+		Set:  Set(&s.duration, parsePhaseFor),
+		Help: "How long, from now; then the daemon resumes by itself. At most 24h."}}
 }
 
 // parsePhaseFor reads how long a phase lasts.
@@ -121,7 +121,7 @@ func (s *phaseSession) show(ctx context.Context) error {
 		if s.json {
 			return s.printJSON(line)
 		}
-		_, err := fmt.Fprintln(s.stdout, r.text())
+		_, err := fmt.Fprintln(s.Stdout, r.text())
 		return err
 	})
 }
@@ -161,10 +161,10 @@ func (s *phaseSession) request(ctx context.Context, to phase.Phase) error {
 	for shown := ""; err == nil && last.Wanted == to.String() && !last.Reached; {
 		if text := last.text(); text != shown && !s.json {
 			shown = text
-			fmt.Fprintln(s.stderr, text)
+			fmt.Fprintln(s.Stderr, text)
 		}
 		if loop.Sleep(ctx, phaseEvery, nil); ctx.Err() != nil {
-			return fmt.Errorf("%s: interrupted; the daemon goes on to be %s", subject(s.cmd), to)
+			return fmt.Errorf("%s: interrupted; the daemon goes on to be %s", Subject(s.cmd), to)
 		}
 		err = s.send(ctx, "GET", nil, keep)
 	}
@@ -173,11 +173,11 @@ func (s *phaseSession) request(ctx context.Context, to phase.Phase) error {
 		return err
 	case last.Wanted != to.String():
 		return fmt.Errorf("%s: the daemon is %s, and not %s: its time was over, or another request "+
-			"came", subject(s.cmd), console.Printable(last.Phase), to)
+			"came", Subject(s.cmd), console.Printable(last.Phase), to)
 	case s.json:
 		return s.printJSON(line)
 	}
-	_, err = fmt.Fprintln(s.stdout, last.text())
+	_, err = fmt.Fprintln(s.Stdout, last.text())
 	return err
 }
 

@@ -25,8 +25,15 @@ import (
 	"github.com/gorilla/websocket"
 )
 
+// phaseAnswer has the fields of an answer of /phase that tests look at.
+type phaseAnswer struct {
+	Phase, Wanted string
+	Reached       bool
+	Until         *time.Time
+}
+
 // phase returns what GET /phase answers.
-func (x *testIndex) phase(t *testing.T) (r phaseRow) {
+func (x *testIndex) phase(t *testing.T) (r phaseAnswer) {
 	t.Helper()
 	err := x.call(t.Context(), "GET", "/phase", nil, func(b []byte) error { return json.Unmarshal(b, &r) })
 	if err != nil {
@@ -39,7 +46,7 @@ func (x *testIndex) phase(t *testing.T) (r phaseRow) {
 func (x *testIndex) enter(t *testing.T, args ...string) {
 	t.Helper()
 	var out bytes.Buffer
-	a := &app{stdout: &out, stderr: &out}
+	a := &app{Process: Process{Stdout: &out, Stderr: &out}}
 	if err := a.run(t.Context(), append([]string{"phase"}, append(args, "--admin", x.admin)...)); err != nil {
 		t.Fatalf("phase %v: %v\n%s", args, err, &out)
 	}
@@ -102,7 +109,7 @@ func (x *testIndex) suspended(t *testing.T, round int, sub *phaseConsumer) {
 	sub.read(20)
 	sub.reconnect()
 	var stats struct {
-		Phase  phaseRow
+		Phase  phaseAnswer
 		Paused map[string][]string
 	}
 	err := x.call(t.Context(), "GET", "/stats", nil, func(b []byte) error { return json.Unmarshal(b, &stats) })
@@ -295,7 +302,7 @@ func TestPhaseRequests(t *testing.T) {
 	x.enter(t, "resume")
 	x.settle(t, map[string]int64{"repos": 3, "synced": 3})
 	var out bytes.Buffer
-	a := &app{stdout: &out, stderr: io.Discard}
+	a := &app{Process: Process{Stdout: &out, Stderr: io.Discard}}
 	if err := a.run(t.Context(), []string{"phase", "--admin", x.admin}); err != nil || out.String() != "active\n" {
 		t.Errorf("phase: %q, %v", &out, err)
 	}

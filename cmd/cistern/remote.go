@@ -19,9 +19,9 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// remote is one run of a command that sends requests to the private listener of a daemon.
-type remote struct {
-	*app
+// session is one run of a command that sends requests to the private listener of a daemon.
+type session struct {
+	*Options
 	cmd    *cli.Command
 	client *client.Client
 
@@ -29,14 +29,14 @@ type remote struct {
 	admin, token string
 }
 
-func (r *remote) options() []option {
-	return []option{
-		{name: "json", set: set(&r.json, parseSwitch),
-			help: "Print the daemon's rows as JSON lines."},
-		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&r.admin, parseServer),
-			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
-		{name: "admin-token", value: "TOKEN", secret: true, set: set(&r.token, text),
-			help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
+func (r *session) options() []Option {
+	return []Option{
+		{Name: "json", Set: Set(&r.json, ParseSwitch),
+			Help: "Print the daemon's rows as JSON lines."},
+		{Name: "admin", Value: "ADDR", Default: AdminDefault, Set: Set(&r.admin, ParseServer),
+			Help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
+		{Name: "admin-token", Value: "TOKEN", Secret: true, Set: Set(&r.token, Text),
+			Help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
 	}
 }
 
@@ -45,37 +45,37 @@ type subcommand struct {
 	name, arguments, usage string
 	about                  string // "": the usage, as a sentence
 	examples               string
-	options                []option // besides the options of remote
+	options                []Option // besides the options of session
 }
 
-// command returns the command of a family that runs act. Only the options of remote are read from
+// command returns the command of a family that runs act. Only the options of session are read from
 // variables: others of the same names configure the daemon.
-func (r *remote) command(family string, c subcommand, act func(context.Context) error) *cli.Command {
+func (r *session) command(family string, c subcommand, act func(context.Context) error) *cli.Command {
 	return &cli.Command{
 		Name:  c.name,
 		Usage: c.usage,
 		UsageText: strings.TrimSpace("cistern " + family + " " + c.name + " [options] " +
 			c.arguments),
 		Description:        cmp.Or(c.about, strings.ToUpper(c.usage[:1])+c.usage[1:]+"."),
-		Flags:              flags(append(c.options, r.options()...)),
-		CustomHelpTemplate: helpTemplate + c.examples,
+		Flags:              Flags(append(c.options, r.options()...)),
+		CustomHelpTemplate: HelpTemplate + c.examples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := readEnviron(r.environ)
-			_, _, own := load(c.options, cmd, nil)
-			_, _, common := load(r.options(), cmd, env)
-			if err := mistakes(append(append(errs, own...), common...)); err != nil {
+			env, errs := ReadEnviron(r.Environ, r.Known)
+			_, _, own := Load(c.options, cmd, nil)
+			_, _, common := Load(r.options(), cmd, env)
+			if err := Mistakes(append(append(errs, own...), common...)); err != nil {
 				return err
 			}
 			r.cmd = cmd
 			r.client = client.New(r.admin, r.token, "its private listener with --admin")
-			return r.untilSignal(ctx, act)
+			return r.UntilSignal(ctx, act)
 		},
 	}
 }
 
 // do sends a request with rows. With --json it prints the rows of the answer; otherwise it calls fn
 // for each. next is the cursor of the next page.
-func (r *remote) do(ctx context.Context, method, path string, query url.Values, rows []any,
+func (r *session) do(ctx context.Context, method, path string, query url.Values, rows []any,
 	fn func(json.RawMessage) error) (next string, err error) {
 	return r.client.Do(ctx, method, path, query, rows, func(line json.RawMessage) error {
 		if r.json {
@@ -86,32 +86,32 @@ func (r *remote) do(ctx context.Context, method, path string, query url.Values, 
 }
 
 // printJSON prints a row of an answer with --json.
-func (r *remote) printJSON(line json.RawMessage) error {
+func (r *session) printJSON(line json.RawMessage) error {
 	if !r.json {
 		return nil
 	}
-	_, err := fmt.Fprintf(r.stdout, "%s\n", line)
+	_, err := fmt.Fprintf(r.Stdout, "%s\n", line)
 	return err
 }
 
 // list prints a table of the rows that fill adds, or a sentence if there are none. With --json fill
 // prints rows itself.
-func (r *remote) list(titles []string, none string,
+func (r *session) list(titles []string, none string,
 	fill func(row func(cells ...string)) error) error {
-	n, table := 0, r.newTable()
-	table.add(titles...)
+	n, table := 0, r.NewTable()
+	table.Add(titles...)
 	err := fill(func(cells ...string) {
 		n++
-		table.add(cells...)
+		table.Add(cells...)
 	})
 	switch {
 	case err != nil || r.json:
 		return err
 	case n == 0:
-		_, err = fmt.Fprintln(r.stdout, none)
+		_, err = fmt.Fprintln(r.Stdout, none)
 		return err
 	}
-	return table.flush()
+	return table.Flush()
 }
 
 func unmarshalRow(line json.RawMessage, row any) error {
@@ -161,8 +161,8 @@ func writeFields(w io.Writer, prefix string, object json.RawMessage, without ...
 
 // lines returns the lines of a file, - being standard input, without blank lines and # comments.
 // what names them in errors.
-func (a *app) lines(file, what string) (all []string, err error) {
-	in := a.stdin
+func (o *Options) lines(file, what string) (all []string, err error) {
+	in := o.Stdin
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {

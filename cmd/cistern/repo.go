@@ -56,30 +56,30 @@ const repoExamples = `  cistern repo add did:plc:ewvi7nxzyoun6zhxrhs64oiz
 // didsMax is how many DIDs one request carries. More DIDs take several requests.
 const didsMax = 1000
 
-func (a *app) repoCommand() *cli.Command {
+func (o *Options) repoCommand() *cli.Command {
 	return &cli.Command{
 		Name:               "repo",
 		Usage:              "add, list, inspect, resync and remove repositories",
 		UsageText:          "cistern repo COMMAND [options]",
 		Description:        repoAbout,
-		CustomHelpTemplate: helpTemplate + repoExamples,
+		CustomHelpTemplate: HelpTemplate + repoExamples,
 		Commands: []*cli.Command{
-			a.repoSubcommand("add", "DID... | -f FILE", "track repositories and fetch them",
+			o.repoSubcommand("add", "DID... | -f FILE", "track repositories and fetch them",
 				(*repoSession).add, `  cistern repo add did:plc:ewvi7nxzyoun6zhxrhs64oiz
   sort -u dids.txt | cistern repo add -f -
 `, "file"),
-			a.repoSubcommand("ls", "", "list repositories",
+			o.repoSubcommand("ls", "", "list repositories",
 				(*repoSession).ls, `  cistern repo ls --state resync --limit 0
   cistern repo ls --host pds.example.com --json | jq -r .did
 `, "state", "verified", "host", "limit"),
-			a.repoSubcommand("show", "DID|HANDLE", "show all that is known of a repository",
+			o.repoSubcommand("show", "DID|HANDLE", "show all that is known of a repository",
 				(*repoSession).show, "  cistern repo show did:plc:ewvi7nxzyoun6zhxrhs64oiz\n"),
-			a.repoSubcommand("resync", "DID... | -f FILE | --state STATE",
+			o.repoSubcommand("resync", "DID... | -f FILE | --state STATE",
 				"fetch repositories again now and emit the changes",
 				(*repoSession).resync, `  cistern repo resync did:plc:ewvi7nxzyoun6zhxrhs64oiz
   cistern repo resync --state resync
 `, "file", "state"),
-			a.repoSubcommand("rm", "DID... | -f FILE",
+			o.repoSubcommand("rm", "DID... | -f FILE",
 				"stop following repositories; their records stay unless --purge",
 				(*repoSession).rm, `  cistern repo rm did:plc:ewvi7nxzyoun6zhxrhs64oiz
   cistern repo rm --purge -f gone.txt
@@ -90,41 +90,41 @@ func (a *app) repoCommand() *cli.Command {
 
 // repoSession is one run of a repo command.
 type repoSession struct {
-	remote
+	session
 	file, state, verified, host string
 	limit                       uint64
 	purge                       bool
 }
 
-func (s *repoSession) options() []option {
-	return []option{
-		{name: "file", alias: "f", value: "FILE", set: set(&s.file, text),
-			help: "Read DIDs from a file, one a line; - is standard input. Blank lines and # " +
+func (s *repoSession) options() []Option {
+	return []Option{
+		{Name: "file", Alias: "f", Value: "FILE", Set: Set(&s.file, Text),
+			Help: "Read DIDs from a file, one a line; - is standard input. Blank lines and # " +
 				"comments are skipped."},
-		{name: "state", value: "STATE", set: set(&s.state, text),
-			help: "All repositories in this state: pending, draining, synced, resync (waiting " +
+		{Name: "state", Value: "STATE", Set: Set(&s.state, Text),
+			Help: "All repositories in this state: pending, draining, synced, resync (waiting " +
 				"for a retry), gone or idle."},
-		{name: "verified", value: "LEVEL", set: set(&s.verified, text),
-			help: "Only repositories whose last write was verified to this level: full, hashes, " +
+		{Name: "verified", Value: "LEVEL", Set: Set(&s.verified, Text),
+			Help: "Only repositories whose last write was verified to this level: full, hashes, " +
 				"ops or formerkey."},
-		{name: "host", value: "HOST", set: set(&s.host, text),
-			help: "Only repositories of this host, such as pds.example.com."},
-		{name: "limit", value: "N", standard: "100",
-			set:  set(&s.limit, parseNumber(0, math.MaxInt32)),
-			help: "Most repositories to list. 0 lists all."},
-		{name: "purge", set: set(&s.purge, parseSwitch),
-			help: "Delete their records too. Only another fetch restores them."},
+		{Name: "host", Value: "HOST", Set: Set(&s.host, Text),
+			Help: "Only repositories of this host, such as pds.example.com."},
+		{Name: "limit", Value: "N", Default: "100",
+			Set:  Set(&s.limit, Number(0, math.MaxInt32)),
+			Help: "Most repositories to list. 0 lists all."},
+		{Name: "purge", Set: Set(&s.purge, ParseSwitch),
+			Help: "Delete their records too. Only another fetch restores them."},
 	}
 }
 
 // repoSubcommand returns the command 'repo NAME', with the options of these names and the options
 // that locate the daemon.
-func (a *app) repoSubcommand(name, arguments, usage string,
+func (o *Options) repoSubcommand(name, arguments, usage string,
 	act func(*repoSession, context.Context) error, examples string, names ...string) *cli.Command {
-	s := &repoSession{remote: remote{app: a}}
+	s := &repoSession{session: session{Options: o}}
 	c := subcommand{name: name, arguments: arguments, usage: usage, examples: examples}
 	if len(names) > 0 {
-		c.options = only(s.options(), names...)
+		c.options = Only(s.options(), names...)
 	}
 	return s.command("repo", c, func(ctx context.Context) error { return act(s, ctx) })
 }
@@ -146,7 +146,7 @@ func (s *repoSession) resync(ctx context.Context) error {
 		return s.change(ctx, "POST", "/repos/resync", nil)
 	}
 	if s.cmd.NArg() > 0 || s.file != "" {
-		return usageError(errors.New("give either DIDs or --state, not both"))
+		return UsageError(errors.New("give either DIDs or --state, not both"))
 	}
 	var dids []string
 	_, err := s.pages(ctx, url.Values{"state": {s.state}}, 0, func(line json.RawMessage) error {
@@ -168,7 +168,7 @@ func (s *repoSession) change(ctx context.Context, method, path string, query url
 		return err
 	}
 	if len(dids) == 0 {
-		return usageError(fmt.Errorf("%s needs DIDs, as arguments or from a file with -f", subject(s.cmd)))
+		return UsageError(fmt.Errorf("%s needs DIDs, as arguments or from a file with -f", Subject(s.cmd)))
 	}
 	return s.send(ctx, method, path, query, dids)
 }
@@ -178,7 +178,7 @@ func (s *repoSession) change(ctx context.Context, method, path string, query url
 func (s *repoSession) send(ctx context.Context, method, path string, query url.Values,
 	dids []string) error {
 	results, rejected := map[string]int64{}, int64(0)
-	table := s.newTable()
+	table := s.NewTable()
 	for page := range slices.Chunk(dids, didsMax) {
 		rows := make([]any, len(page))
 		for i, did := range page {
@@ -193,11 +193,11 @@ func (s *repoSession) send(ctx context.Context, method, path string, query url.V
 			case row.Message == "" && row.Result != notFound:
 				results[row.Result]++
 			case rejected == 0:
-				table.add("DID", "ERROR")
+				table.Add("DID", "ERROR")
 				fallthrough
 			default:
 				rejected++
-				table.add(row.DID, cmp.Or(row.Message, row.Result))
+				table.Add(row.DID, cmp.Or(row.Message, row.Result))
 			}
 			return s.printJSON(line)
 		})
@@ -207,12 +207,12 @@ func (s *repoSession) send(ctx context.Context, method, path string, query url.V
 	}
 	if !s.json {
 		for _, result := range slices.Sorted(maps.Keys(results)) {
-			fmt.Fprintf(s.stdout, "%s %s\n", humanize.Comma(results[result]), console.Printable(result))
+			fmt.Fprintf(s.Stdout, "%s %s\n", humanize.Comma(results[result]), console.Printable(result))
 		}
 		if rejected == 0 && len(results) == 0 {
-			fmt.Fprintln(s.stdout, "no repositories")
+			fmt.Fprintln(s.Stdout, "no repositories")
 		}
-		if err := table.flush(); err != nil {
+		if err := table.Flush(); err != nil {
 			return err
 		}
 	}
@@ -233,7 +233,7 @@ func (s *repoSession) dids() ([]string, error) {
 }
 
 func (s *repoSession) ls(ctx context.Context) error {
-	if err := noArguments(s.cmd); err != nil {
+	if err := NoArguments(s.cmd); err != nil {
 		return err
 	}
 	query := url.Values{}
@@ -266,7 +266,7 @@ func (s *repoSession) ls(ctx context.Context) error {
 	if err != nil || s.json || !more {
 		return err
 	}
-	_, err = fmt.Fprintln(s.stderr, "there are more: --limit 0 lists all")
+	_, err = fmt.Fprintln(s.Stderr, "there are more: --limit 0 lists all")
 	return err
 }
 
@@ -298,7 +298,7 @@ func (s *repoSession) pages(ctx context.Context, query url.Values, limit int,
 
 func (s *repoSession) show(ctx context.Context) error {
 	if s.cmd.NArg() != 1 {
-		return usageError(fmt.Errorf("%s needs one DID or handle", subject(s.cmd)))
+		return UsageError(fmt.Errorf("%s needs one DID or handle", Subject(s.cmd)))
 	}
 	did, err := s.resolve(ctx, s.cmd.Args().First())
 	if err != nil {
@@ -316,7 +316,7 @@ func (s *repoSession) show(ctx context.Context) error {
 		if m := row.Error.Message; m != "" && strings.HasSuffix(row.Reason, m) {
 			without = append(without, "error message")
 		}
-		return writeFields(s.stdout, "", line, without...)
+		return writeFields(s.Stdout, "", line, without...)
 	})
 	return err
 }

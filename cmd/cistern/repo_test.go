@@ -27,9 +27,9 @@ func TestRepoCommands(t *testing.T) {
 	tune.names = func(o *names.Options) { o.DNS = n.Names() }
 	x.startTuned(t, x.args(n), tune)
 	dids := n.DIDs()
-	command := func(stdin string, args ...string) (string, error) {
+	run := func(stdin string, args ...string) (string, error) {
 		var out bytes.Buffer
-		a := &app{stdin: strings.NewReader(stdin), stdout: &out, stderr: &out, environ: []string{"CISTERN_ADMIN=" + x.admin}}
+		a := &app{Process: Process{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
 		err := a.run(t.Context(), append([]string{"repo"}, args...))
 		return out.String(), err
 	}
@@ -76,7 +76,7 @@ func TestRepoCommands(t *testing.T) {
 			x.settle(t, map[string]int64{"synced": 12})
 			continue
 		}
-		out, err := command(s.stdin, s.args...)
+		out, err := run(s.stdin, s.args...)
 		if s.fails == "" && err != nil || s.fails != "" && (err == nil || !strings.Contains(err.Error(), s.fails)) {
 			t.Errorf("%s: error %v, want %q", s.name, err, s.fails)
 		}
@@ -95,7 +95,7 @@ func TestRepoCommands(t *testing.T) {
 			environ, args []string
 			fails         bool
 		}{{nil, nil, true}, {[]string{"CISTERN_ADMIN_TOKEN=" + token}, nil, false}, {nil, []string{"--admin-token", token}, false}} {
-			a := &app{stdout: &out, stderr: io.Discard, environ: row.environ}
+			a := &app{Process: Process{Stdout: &out, Stderr: io.Discard, Environ: row.environ}}
 			if err := a.run(t.Context(), append([]string{"repo", "ls", "--admin", "http://" + y.admin + "/"}, row.args...)); (err != nil) != row.fails {
 				t.Errorf("with %q %q: %v", row.environ, row.args, err)
 			}
@@ -139,11 +139,11 @@ func TestReserveStopsBackfill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := (&app{stdout: io.Discard}).listenNear("--listen", "127.0.0.1:0", "")
+	l, err := (&app{Process: Process{Stdout: io.Discard}}).listenNear("--listen", "127.0.0.1:0", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := (&app{stdout: io.Discard}).listenNear("--admin", "127.0.0.1:0", "")
+	m, err := (&app{Process: Process{Stdout: io.Discard}}).listenNear("--admin", "127.0.0.1:0", "")
 	if err != nil {
 		t.Fatal(err)
 	}

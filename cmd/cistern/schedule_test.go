@@ -61,7 +61,7 @@ func TestScheduleOfADaemon(t *testing.T) {
 func errorUnless(err error, text string, patterns ...string) error {
 	for _, p := range patterns {
 		if err == nil && !regexp.MustCompile(p).MatchString(text) {
-			err = mistakes([]error{errorOf(p), errorOf(text)})
+			err = Mistakes([]error{errorOf(p), errorOf(text)})
 		}
 	}
 	return err

@@ -44,28 +44,28 @@ const (
 	statusHistory = 10 * time.Minute
 )
 
-// exitUnknown is the exit code of status without an answer.
-const exitUnknown = 2
+// ExitUnknown is the exit code of status, and of top without a terminal, if no daemon answers.
+const ExitUnknown = 2
 
 // statusSession is one run of the command status.
 type statusSession struct {
-	remote
+	session
 	probe bool
 }
 
-func (a *app) statusCommand() *cli.Command {
-	s := &statusSession{remote: remote{app: a}}
+func (o *Options) statusCommand() *cli.Command {
+	s := &statusSession{session: session{Options: o}}
 	cmd := s.command("", subcommand{name: "status", usage: "show whether all is well in a daemon",
-		about: statusAbout, examples: statusExamples, options: []option{
-			{name: "probe", set: set(&s.probe, parseSwitch),
-				help: "Print only whether the daemon is ready: for health checks."}}}, s.status)
+		about: statusAbout, examples: statusExamples, options: []Option{
+			{Name: "probe", Set: Set(&s.probe, ParseSwitch),
+				Help: "Print only whether the daemon is ready: for health checks."}}}, s.status)
 	cmd.UsageText = "cistern status [options]"
 	return cmd
 }
 
 // status is the command status.
 func (s *statusSession) status(ctx context.Context) error {
-	if err := noArguments(s.cmd); err != nil {
+	if err := NoArguments(s.cmd); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusMax)
@@ -75,20 +75,20 @@ func (s *statusSession) status(ctx context.Context) error {
 	}
 	text, answer, err := s.overview(ctx)
 	if err != nil {
-		return exitError{exitUnknown, err}
+		return ExitError{Code: ExitUnknown, Err: err}
 	}
 	if s.json {
 		err = s.printStatus(text, &answer.Verdict)
 	} else {
-		term := console.New(s.stdout, s.environ)
+		term := console.New(s.Stdout, s.Environ)
 		view := status.View{ASCII: term.ASCII(), Paint: term.Paint}
 		if term.Live() {
 			view.Columns = term.Columns()
 		}
-		_, err = fmt.Fprint(s.stdout, answer.Page(view))
+		_, err = fmt.Fprint(s.Stdout, answer.Page(view))
 	}
 	if err == nil && answer.Verdict.Bad() {
-		err = exitError{code: 1}
+		err = ExitError{Code: 1}
 	}
 	return err
 }
@@ -111,11 +111,11 @@ func (s *statusSession) printProbe(unready string, err error) error {
 	case unready != "":
 		word = "unready"
 	}
-	if _, err := fmt.Fprintln(s.stdout, word); err != nil {
+	if _, err := fmt.Fprintln(s.Stdout, word); err != nil {
 		return err
 	}
 	if word != "ready" {
-		return exitError{code: 1}
+		return ExitError{Code: 1}
 	}
 	return nil
 }
@@ -150,5 +150,5 @@ func (s *statusSession) printStatus(overview json.RawMessage, v *status.Verdict)
 	case v.Bad():
 		row.Status = "attention"
 	}
-	return json.NewEncoder(s.stdout).Encode(row)
+	return json.NewEncoder(s.Stdout).Encode(row)
 }

@@ -48,7 +48,7 @@ func (d *stubDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		_, _ = w.Write(bytes.ReplaceAll(text, []byte("\n"), nil))
 	case "/alerts":
-		_ = json.NewEncoder(w).Encode(alertRow{Kind: "host", Subject: "pds.example.com", State: "alert", Attempts: 3, Error: longError})
+		_ = json.NewEncoder(w).Encode(map[string]any{"kind": "host", "subject": "pds.example.com", "state": "alert", "attempts": 3, "error": longError})
 	case "/metrics":
 		_, _ = w.Write([]byte("cistern_api_requests_total{route=\"stats\"} 7\n"))
 	default:
@@ -94,8 +94,8 @@ func TestStatusExitCodes(t *testing.T) {
 			admin = serveStub(t, row.stub)
 		}
 		var out, stderr bytes.Buffer
-		a := &app{stdout: &out, stderr: &stderr, exit: func(int) {}, environ: []string{"CISTERN_ADMIN=" + admin}}
-		code := exitCode(a.run(t.Context(), strings.Fields(row.args)), &stderr)
+		a := &app{Process: Process{Stdout: &out, Stderr: &stderr, Exit: func(int) {}, Environ: []string{"CISTERN_ADMIN=" + admin}}}
+		code := ExitCode(a.run(t.Context(), strings.Fields(row.args)), &stderr)
 		if code != row.code || !strings.Contains(out.String(), row.out) || !strings.Contains(stderr.String(), row.err) ||
 			row.err == "" && stderr.Len() > 0 || strings.HasPrefix(row.args, "status --probe") && out.String() != row.out {
 			t.Errorf("%s: exit code %d, want %d\n%s%s", row.why, code, row.code, &out, &stderr)
@@ -112,9 +112,9 @@ func TestStatusOfDaemon(t *testing.T) {
 	stop := x.start(t, x.args(n, "--mode", "full", "--relay", n.Relay()))
 	status := func() (int, string) {
 		var out bytes.Buffer
-		a := &app{stdout: &out, stderr: &out, exit: func(int) {}}
+		a := &app{Process: Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
 		err := a.run(t.Context(), []string{"status", "--admin", x.admin})
-		return exitCode(err, &out), out.String()
+		return ExitCode(err, &out), out.String()
 	}
 	var page string
 	x.await(t, "the status of a synced daemon", func() (err error) {
@@ -128,7 +128,7 @@ func TestStatusOfDaemon(t *testing.T) {
 		t.Error(page)
 	}
 	stop()
-	if code, page := status(); code != exitUnknown {
+	if code, page := status(); code != ExitUnknown {
 		t.Errorf("exit code %d after the end of the daemon: %s", code, page)
 	}
 }
@@ -142,9 +142,9 @@ func TestStatusOfNothingTracked(t *testing.T) {
 	x := newTestIndex(t)
 	run := func(args ...string) (int, string) {
 		var out bytes.Buffer
-		a := &app{stdout: &out, stderr: &out, exit: func(int) {}}
+		a := &app{Process: Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
 		err := a.run(t.Context(), append(args, "--admin", x.admin))
-		return exitCode(err, &out), out.String()
+		return ExitCode(err, &out), out.String()
 	}
 	want := func(why, text string) {
 		t.Helper()

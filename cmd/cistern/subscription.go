@@ -100,14 +100,14 @@ type subscriptionPut struct {
 	Webhook *webhookPut   `json:"webhook,omitempty"`
 }
 
-func (a *app) subscriptionCommand() *cli.Command {
-	sub := a.subscriptionSubcommand
+func (o *Options) subscriptionCommand() *cli.Command {
+	sub := o.subscriptionSubcommand
 	return &cli.Command{
 		Name:               "subscription",
 		Usage:              "list, make, inspect, replay and remove subscriptions",
 		UsageText:          "cistern subscription COMMAND [options]",
 		Description:        subscriptionAbout,
-		CustomHelpTemplate: helpTemplate + subscriptionExamples,
+		CustomHelpTemplate: HelpTemplate + subscriptionExamples,
 		Commands: []*cli.Command{
 			sub("ls", "", "list durable subscriptions", subscriptionLsAbout,
 				(*subscriptionSession).ls, `  cistern subscription ls
@@ -147,7 +147,7 @@ func (a *app) subscriptionCommand() *cli.Command {
 
 // subscriptionSession is one run of a subscription command.
 type subscriptionSession struct {
-	remote
+	session
 	eventFilter
 	hook    webhookOptions
 	replace bool
@@ -155,19 +155,20 @@ type subscriptionSession struct {
 	share   string
 }
 
-func (s *subscriptionSession) options() []option {
+func (s *subscriptionSession) options() []Option {
 	all := append(s.eventFilter.options(), s.hook.options()...)
-	return append(all, []option{
-		{name: "start", value: "START", set: set(&s.start, parseStart),
-			help: "Where a new subscription begins: snapshot (all current records, and then the " +
+	return append(all, []Option{
+		{Name: "start", Value: "START", Set: Set(&s.start, parseStart),
+			Help: "Where a new subscription begins: snapshot (all current records, and then the " +
 				"events from now on), oldest (the oldest event kept), head (the next event; the " +
 				"default), the id of an event, an age such as 90m or 7d, or a time such as " +
 				"2026-01-02T15:04:05Z."},
-		{name: "share", value: "exclusive|did", set: set(&s.share, choice(text, "exclusive", "did")),
-			help: "How many connections there may be. exclusive: one (the default). did: " +
+		{Name: "share", Value: "exclusive|did",
+			Set: Set(&s.share, Choice(Text, "exclusive", "did")),
+			Help: "How many connections there may be. exclusive: one (the default). did: " +
 				"several, which divide the accounts."},
-		{name: "replace", set: set(&s.replace, parseSwitch),
-			help: "Change the filter and the share of a subscription that exists. It goes on " +
+		{Name: "replace", Set: Set(&s.replace, ParseSwitch),
+			Help: "Change the filter and the share of a subscription that exists. It goes on " +
 				"where it is. Its webhook stays as far as no --webhook option changes it."},
 	}...)
 }
@@ -190,19 +191,19 @@ func parseStart(s string) (any, error) {
 
 // subscriptionSubcommand returns the command 'subscription NAME', with the options of these names
 // and the options that locate the daemon.
-func (a *app) subscriptionSubcommand(name, arguments, usage, about string,
+func (o *Options) subscriptionSubcommand(name, arguments, usage, about string,
 	act func(*subscriptionSession, context.Context) error, examples string,
 	names ...string) *cli.Command {
-	s := &subscriptionSession{remote: remote{app: a}}
+	s := &subscriptionSession{session: session{Options: o}}
 	c := subcommand{name: name, arguments: arguments, usage: usage, about: about, examples: examples}
 	if len(names) > 0 {
-		c.options = only(s.options(), names...)
+		c.options = Only(s.options(), names...)
 	}
 	return s.command("subscription", c, func(ctx context.Context) error { return act(s, ctx) })
 }
 
 func (s *subscriptionSession) ls(ctx context.Context) error {
-	if err := noArguments(s.cmd); err != nil {
+	if err := NoArguments(s.cmd); err != nil {
 		return err
 	}
 	titles := []string{"NAME", "CONNECTIONS", "LAG", "UNACKED", "OLDEST", "HOLDS", "NEXT", "FILTER"}
@@ -241,7 +242,7 @@ func (s *subscriptionSession) show(ctx context.Context) error {
 		return err
 	}
 	return s.send(ctx, "GET", "/"+name, nil, func(line json.RawMessage, _ *subscriptionRow) error {
-		return writeFields(s.stdout, "", line)
+		return writeFields(s.Stdout, "", line)
 	})
 }
 
@@ -255,7 +256,7 @@ func (s *subscriptionSession) add(ctx context.Context) error {
 			"where it is, and replay moves it")
 	}
 	if err != nil {
-		return usageError(err)
+		return UsageError(err)
 	}
 	former, err := s.find(ctx, name)
 	switch {
@@ -302,7 +303,7 @@ func (s *subscriptionSession) replay(ctx context.Context) error {
 	text := s.cmd.Args().Get(1)
 	start, err := parseStart(text)
 	if err != nil {
-		return fmt.Errorf("%s: START %q: %w", subject(s.cmd), text, err)
+		return fmt.Errorf("%s: START %q: %w", Subject(s.cmd), text, err)
 	}
 	return s.send(ctx, "POST", "/"+name+"/replay", startRow{start}, s.moved("replayed"))
 }
@@ -314,23 +315,23 @@ func (s *subscriptionSession) moved(verb string) func(json.RawMessage, *subscrip
 		if r.Snapshot != nil {
 			after = " with a snapshot, and then"
 		}
-		_, err := fmt.Fprintf(s.stdout, "%s %s%s from event %d on; lag %s\n",
+		_, err := fmt.Fprintf(s.Stdout, "%s %s%s from event %d on; lag %s\n",
 			console.Printable(r.Name), verb, after, r.Next, humanize.Comma(int64(r.Lag)))
 		if err != nil {
 			return err
 		}
-		return r.Webhook.print(s.stdout)
+		return r.Webhook.print(s.Stdout)
 	}
 }
 
 func (s *subscriptionSession) rm(ctx context.Context) error {
 	names := s.cmd.Args().Slice()
 	if len(names) == 0 {
-		return usageError(fmt.Errorf("%s needs the NAME of a subscription", subject(s.cmd)))
+		return UsageError(fmt.Errorf("%s needs the NAME of a subscription", Subject(s.cmd)))
 	}
 	for _, name := range names {
 		print := func(_ json.RawMessage, r *subscriptionRow) error {
-			_, err := fmt.Fprintln(s.stdout, console.Printable(r.Name), "removed")
+			_, err := fmt.Fprintln(s.Stdout, console.Printable(r.Name), "removed")
 			return err
 		}
 		if err := s.send(ctx, "DELETE", "/"+url.PathEscape(name), nil, print); err != nil {
@@ -344,7 +345,7 @@ func (s *subscriptionSession) rm(ctx context.Context) error {
 // there is only one.
 func (s *subscriptionSession) name(more string) (string, error) {
 	form := strings.Fields("NAME " + more)
-	if err := wantArguments(s.cmd, len(form), strings.Join(form, " ")); err != nil {
+	if err := WantArguments(s.cmd, len(form), strings.Join(form, " ")); err != nil {
 		return "", err
 	}
 	return url.PathEscape(s.cmd.Args().First()), nil

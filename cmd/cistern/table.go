@@ -10,23 +10,23 @@ import (
 	"cistern/console"
 )
 
-// table aligns rows in columns. On a terminal its lines are cut where the terminal ends; elsewhere
+// Table aligns rows in columns. On a terminal its lines are cut where the terminal ends; elsewhere
 // they are whole, for the program that reads them.
-type table struct {
+type Table struct {
 	term *console.Terminal
 	text *bytes.Buffer
 	rows *tabwriter.Writer
 }
 
-// newTable returns a table that is written to the standard output when it is flushed.
-func (a *app) newTable() *table {
+// NewTable returns a table that is written to the standard output when it is flushed.
+func (p *Process) NewTable() *Table {
 	text := new(bytes.Buffer)
-	return &table{term: console.New(a.stdout, a.environ), text: text,
+	return &Table{term: console.New(p.Stdout, p.Environ), text: text,
 		rows: tabwriter.NewWriter(text, 0, 0, 2, ' ', 0)}
 }
 
-// add adds a row. An empty cell is shown as a dash.
-func (t *table) add(cells ...string) {
+// Add adds a row, or the titles of the columns. An empty cell is shown as a dash.
+func (t *Table) Add(cells ...string) {
 	for i, cell := range cells {
 		cells[i] = cmp.Or(console.Printable(cell), "-")
 	}
@@ -34,8 +34,8 @@ func (t *table) add(cells ...string) {
 	fmt.Fprintln(t.rows, strings.Join(cells, "\t"))
 }
 
-// flush writes the rows that were added.
-func (t *table) flush() error {
+// Flush writes the rows that were added.
+func (t *Table) Flush() error {
 	_ = t.rows.Flush()
 	text := t.text.String()
 	if t.term.Live() {

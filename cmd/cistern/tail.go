@@ -27,7 +27,7 @@ const tailExamples = `  cistern tail --collection app.bsky.feed.post --live
 `
 
 // tailDefault is the public listener of a daemon on this machine.
-const tailDefault = "http://127.0.0.1" + listenDefault
+const tailDefault = "http://127.0.0.1" + ListenDefault
 
 // tailOptions is what a user can choose of tail. It reads no variables: variables of the same
 // names configure the daemon.
@@ -40,28 +40,28 @@ type tailOptions struct {
 	limit        uint64
 }
 
-func (o *tailOptions) options() []option {
+func (o *tailOptions) options() []Option {
 	cursor := func(s string) (*uint64, error) {
-		id, err := parseNumber(0, math.MaxUint64)(s)
+		id, err := Number(0, math.MaxUint64)(s)
 		return &id, err
 	}
-	all := []option{{name: "url", value: "URL", standard: tailDefault, set: set(&o.url, parseServer),
-		help: "The daemon's public listener, URL or host:port."}}
+	all := []Option{{Name: "url", Value: "URL", Default: tailDefault, Set: Set(&o.url, ParseServer),
+		Help: "The daemon's public listener, URL or host:port."}}
 	all = append(all, o.eventFilter.options()...)
-	return append(all, []option{
-		{name: "cursor", value: "N", set: set(&o.cursor, cursor),
-			help: "Begin at the event with this id; 0 is the oldest event kept. The default is " +
+	return append(all, []Option{
+		{Name: "cursor", Value: "N", Set: Set(&o.cursor, cursor),
+			Help: "Begin at the event with this id; 0 is the oldest event kept. The default is " +
 				"the next event, or with --follow=false the oldest."},
-		{name: "since", value: "TIME", set: set(&o.since, parseSince),
-			help: "Begin at the first event that the daemon wrote at this time or later: an age " +
+		{Name: "since", Value: "TIME", Set: Set(&o.since, parseSince),
+			Help: "Begin at the first event that the daemon wrote at this time or later: an age " +
 				"such as 90m or 7d, or a time such as 2026-01-02T15:04:05Z."},
-		{name: "limit", value: "N", set: set(&o.limit, parseNumber(1, math.MaxUint64)),
-			help: "End after this many events."},
-		{name: "follow", standard: "true", set: set(&o.follow, parseSwitch),
-			help: "Wait for new events. --follow=false ends at the newest event that the daemon " +
+		{Name: "limit", Value: "N", Set: Set(&o.limit, Number(1, math.MaxUint64)),
+			Help: "End after this many events."},
+		{Name: "follow", Default: "true", Set: Set(&o.follow, ParseSwitch),
+			Help: "Wait for new events. --follow=false ends at the newest event that the daemon " +
 				"has at the start."},
-		{name: "json", set: set(&o.json, parseSwitch),
-			help: "Print each event as the daemon sent it, as JSON lines."},
+		{Name: "json", Set: Set(&o.json, ParseSwitch),
+			Help: "Print each event as the daemon sent it, as JSON lines."},
 	}...)
 }
 
@@ -78,7 +78,7 @@ func (o *tailOptions) validate() (errs []error) {
 
 // parseSince reads an age or a time.
 func parseSince(s string) (time.Time, error) {
-	if age, err := parseAge(s); err == nil {
+	if age, err := ParseAge(s); err == nil {
 		return time.Now().Add(-age), nil
 	}
 	at, err := time.Parse(time.RFC3339, s)
@@ -88,31 +88,31 @@ func parseSince(s string) (time.Time, error) {
 	return at, nil
 }
 
-func (a *app) tailCommand() *cli.Command {
+func (a *Options) tailCommand() *cli.Command {
 	var o tailOptions
 	return &cli.Command{
 		Name:               "tail",
 		Usage:              "print the events of a running daemon as they happen",
 		UsageText:          "cistern tail [options]",
 		Description:        tailAbout,
-		Flags:              flags(o.options()),
-		CustomHelpTemplate: helpTemplate + tailExamples,
+		Flags:              Flags(o.options()),
+		CustomHelpTemplate: HelpTemplate + tailExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			_, _, errs := load(o.options(), cmd, nil)
+			_, _, errs := Load(o.options(), cmd, nil)
 			errs = append(errs, o.validate()...)
-			if err := errors.Join(noArguments(cmd), mistakes(errs)); err != nil {
+			if err := errors.Join(NoArguments(cmd), Mistakes(errs)); err != nil {
 				return err
 			}
-			return a.untilSignal(ctx, func(ctx context.Context) error { return a.tail(ctx, &o) })
+			return a.UntilSignal(ctx, func(ctx context.Context) error { return a.tail(ctx, &o) })
 		},
 	}
 }
 
 // tail prints events until ctx ends, the limit is reached or the reader of the output is gone.
-func (a *app) tail(ctx context.Context, o *tailOptions) error {
+func (a *Options) tail(ctx context.Context, o *tailOptions) error {
 	signal.Ignore(syscall.SIGPIPE) // a reader like head ends the command, without an error
 	c := client.New(o.url, "", "its public listener with --url")
-	lines := client.NewLines(console.New(a.stdout, a.environ))
+	lines := client.NewLines(console.New(a.Stdout, a.Environ))
 	show := lines.Line
 	if o.json {
 		show = lines.Row
@@ -121,7 +121,7 @@ func (a *app) tail(ctx context.Context, o *tailOptions) error {
 	err := c.Follow(ctx, client.Follow{
 		Filter: o.wanted(), Cursor: o.cursor, Since: o.since, UntilHead: !o.follow,
 		Event: func(e *client.Event) error {
-			if _, err := fmt.Fprintln(a.stdout, show(e)); err != nil {
+			if _, err := fmt.Fprintln(a.Stdout, show(e)); err != nil {
 				return err
 			}
 			if left--; left == 0 {
@@ -134,7 +134,7 @@ func (a *app) tail(ctx context.Context, o *tailOptions) error {
 			if next > 0 {
 				place = fmt.Sprintf("at event %d", next)
 			}
-			fmt.Fprintf(a.stderr, "cistern: no connection: %v; tail connects again in %s and goes on "+
+			fmt.Fprintf(a.Stderr, "cistern: no connection: %v; tail connects again in %s and goes on "+
 				"%s\n", err, wait, place)
 		},
 	})

@@ -35,12 +35,12 @@ type topSession struct {
 	every time.Duration
 }
 
-func (a *app) topCommand() *cli.Command {
-	s := &topSession{statusSession: statusSession{remote: remote{app: a}}}
+func (o *Options) topCommand() *cli.Command {
+	s := &topSession{statusSession: statusSession{session: session{Options: o}}}
 	cmd := s.command("", subcommand{name: "top", usage: "show what a daemon does, live",
-		about: topAbout, examples: topExamples, options: []option{
-			{name: "every", value: "DURATION", standard: "2s", set: set(&s.every, parseTopEvery),
-				help: "Time between two requests, 200ms to 1h."}}}, s.top)
+		about: topAbout, examples: topExamples, options: []Option{
+			{Name: "every", Value: "DURATION", Default: "2s", Set: Set(&s.every, parseTopEvery),
+				Help: "Time between two requests, 200ms to 1h."}}}, s.top)
 	cmd.UsageText = "cistern top [options]"
 	return cmd
 }
@@ -56,13 +56,13 @@ func parseTopEvery(s string) (time.Duration, error) {
 
 // top is the command top.
 func (s *topSession) top(ctx context.Context) error {
-	if err := noArguments(s.cmd); err != nil {
+	if err := NoArguments(s.cmd); err != nil {
 		return err
 	}
 	if s.json {
 		return s.rows(ctx)
 	}
-	screen, err := console.OpenScreen(s.stdin, s.stdout, s.environ)
+	screen, err := console.OpenScreen(s.Stdin, s.Stdout, s.Environ)
 	if errors.Is(err, console.ErrNoScreen) {
 		return s.rows(ctx)
 	}
@@ -98,7 +98,7 @@ func (s *topSession) rows(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && n == 0:
-			return exitError{exitUnknown, err}
+			return ExitError{Code: ExitUnknown, Err: err}
 		case err != nil:
 			live.Fail(err)
 		default:
@@ -117,12 +117,12 @@ func (s *topSession) rows(ctx context.Context) error {
 func (s *topSession) printRow(live *status.Live, sample *status.Sample, titles bool) error {
 	switch {
 	case !s.json && titles:
-		if _, err := fmt.Fprintln(s.stdout, status.Titles()); err != nil {
+		if _, err := fmt.Fprintln(s.Stdout, status.Titles()); err != nil {
 			return err
 		}
 	case s.json && sample != nil:
 		verdict := &sample.Verdict
-		return json.NewEncoder(s.stdout).Encode(struct {
+		return json.NewEncoder(s.Stdout).Encode(struct {
 			Time     string       `json:"time"`
 			Rates    status.Rates `json:"per_second"`
 			Problems []string     `json:"problems"`
@@ -130,10 +130,10 @@ func (s *topSession) printRow(live *status.Live, sample *status.Sample, titles b
 		}{sample.Time, live.Rates(), append([]string{}, verdict.Problems...),
 			append([]string{}, verdict.Notes...)})
 	case s.json:
-		_, err := fmt.Fprintln(s.stderr, live.Row())
+		_, err := fmt.Fprintln(s.Stderr, live.Row())
 		return err
 	}
-	_, err := fmt.Fprintln(s.stdout, live.Row())
+	_, err := fmt.Fprintln(s.Stdout, live.Row())
 	return err
 }
 
@@ -163,7 +163,7 @@ func (s *topSession) live(ctx context.Context, screen *console.Screen) error {
 		}()
 		for ctx.Err() == nil {
 			var r result
-			s.step("sample")
+			s.begin("sample")
 			r.sample, r.err = s.sample(ctx)
 			select {
 			case results <- r:
@@ -190,7 +190,7 @@ func (s *topSession) live(ctx context.Context, screen *console.Screen) error {
 			if err := continued(screen, signals); err != nil {
 				return err
 			}
-			s.step("draw")
+			s.begin("draw")
 			columns, rows := screen.Size()
 			lines := live.Screen(rows, s.every, status.View{Columns: columns, ASCII: screen.ASCII(),
 				Paint: screen.Paint})
@@ -206,10 +206,10 @@ func (s *topSession) live(ctx context.Context, screen *console.Screen) error {
 	return g.Wait()
 }
 
-// step calls the hook that tests have before each step of a screen.
-func (s *topSession) step(name string) {
-	if s.tune.top != nil {
-		s.tune.top(name)
+// begin calls the hook that tests have before each step of a screen.
+func (s *topSession) begin(name string) {
+	if s.Step != nil {
+		s.Step(name)
 	}
 }
 

@@ -27,7 +27,7 @@ func TestVerifyRepairs(t *testing.T) {
 	x.settle(t, whole)
 	verify := func() (string, error) {
 		var out bytes.Buffer
-		a := &app{stdout: &out, stderr: &out, environ: []string{"CISTERN_ADMIN=" + x.admin}}
+		a := &app{Process: Process{Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
 		err := a.run(t.Context(), []string{"maintain", "run", "verify"})
 		return out.String(), err
 	}

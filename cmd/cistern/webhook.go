@@ -27,17 +27,17 @@ type webhookOptions struct {
 	secrets          string // a file
 }
 
-func (o *webhookOptions) options() []option {
-	return []option{
-		{name: "webhook", value: "URL", set: set(&o.url, parseWebhook),
-			help: "Have the events posted to this URL instead of waiting for connections. With " +
+func (o *webhookOptions) options() []Option {
+	return []Option{
+		{Name: "webhook", Value: "URL", Set: Set(&o.url, parseWebhook),
+			Help: "Have the events posted to this URL instead of waiting for connections. With " +
 				"--replace, none removes the webhook."},
-		{name: "webhook-events", value: "N", set: set(&o.events, parseNumber(1, 100)),
-			help: "Most events of a request. The default is 1."},
-		{name: "webhook-requests", value: "N", set: set(&o.requests, parseNumber(1, 16)),
-			help: "Most requests in flight, each with events of other accounts. The default is 4."},
-		{name: "webhook-secrets", value: "FILE", set: set(&o.secrets, text),
-			help: "File with the secrets that sign each request, one a line, the newest first; - " +
+		{Name: "webhook-events", Value: "N", Set: Set(&o.events, Number(1, 100)),
+			Help: "Most events of a request. The default is 1."},
+		{Name: "webhook-requests", Value: "N", Set: Set(&o.requests, Number(1, 16)),
+			Help: "Most requests in flight, each with events of other accounts. The default is 4."},
+		{Name: "webhook-secrets", Value: "FILE", Set: Set(&o.secrets, Text),
+			Help: "File with the secrets that sign each request, one a line, the newest first; - " +
 				"is standard input. Each is whsec_ and the base64 of 24 to 64 bytes. Without " +
 				"it a webhook keeps its secrets, and a new one gets one, which is printed once."},
 	}
@@ -93,7 +93,7 @@ func (s *subscriptionSession) wantedWebhook(former *webhookRow) (*webhookPut, er
 	changes := o.events != 0 || o.requests != 0 || o.secrets != ""
 	switch {
 	case o.url == noWebhook && changes:
-		return nil, usageError(errors.New("give either --webhook none or other options of a webhook"))
+		return nil, UsageError(errors.New("give either --webhook none or other options of a webhook"))
 	case o.url == noWebhook && former == nil:
 		return nil, errors.New("--webhook none: there is no webhook to remove")
 	case o.url == noWebhook:
@@ -126,8 +126,8 @@ func (s *subscriptionSession) secrets() ([]string, error) {
 func (s *subscriptionSession) rotate(ctx context.Context) error {
 	name, err := s.name("")
 	if err == nil && s.hook.secrets == "" {
-		err = usageError(fmt.Errorf("%s needs the secrets, the newest first, with --webhook-secrets FILE; "+
-			"- is standard input", subject(s.cmd)))
+		err = UsageError(fmt.Errorf("%s needs the secrets, the newest first, with --webhook-secrets FILE; "+
+			"- is standard input", Subject(s.cmd)))
 	}
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@ func newHooked(t *testing.T, admin string) *hooked {
 
 func (h *hooked) command(stdin string, args ...string) (string, error) {
 	var out bytes.Buffer
-	a := &app{stdin: strings.NewReader(stdin), stdout: &out, stderr: &out, environ: h.environ}
+	a := &app{Process: Process{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &out, Environ: h.environ}}
 	err := a.run(h.t.Context(), append([]string{"subscription"}, args...))
 	return out.String(), err
 }
