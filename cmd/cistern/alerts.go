@@ -13,6 +13,7 @@ import (
 	"cistern/api/durable"
 	"cistern/api/webhook"
 	"cistern/backfill/hosts"
+	"cistern/cmd/cistern/command"
 	"cistern/condition"
 	"cistern/ingest/firehose"
 	"cistern/ingest/identity"
@@ -38,7 +39,7 @@ type alertGrace struct {
 func parseGrace(s string) (g alertGrace, err error) {
 	name, text, _ := strings.Cut(s, "=")
 	g.kind = alert.Kind(name)
-	g.after, err = ParseAge(text)
+	g.after, err = command.ParseAge(text)
 	kinds := alert.Kinds[1:] // a disk that is short alerts at once
 	if err != nil || !slices.Contains(kinds, g.kind) {
 		return alertGrace{}, fmt.Errorf("want one of %s and a duration, such as source=10m",
@@ -56,7 +57,7 @@ func (c *Config) checkAlerts() error {
 		return fmt.Errorf("--alert-webhook: the URL %w", err)
 	}
 	if c.AlertSecret == nil {
-		return fmt.Errorf("--alert-webhook needs its secret in %sALERT_WEBHOOK_SECRET", EnvPrefix)
+		return fmt.Errorf("--alert-webhook needs its secret in %sALERT_WEBHOOK_SECRET", command.EnvPrefix)
 	}
 	return nil
 }

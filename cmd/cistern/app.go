@@ -7,12 +7,15 @@ import (
 	"runtime/debug"
 	"slices"
 
+	"cistern/cmd/cistern/command"
+	"cistern/cmd/cistern/remote"
+
 	"github.com/urfave/cli/v3"
 )
 
 // app is the program: its process, and what tests change of the daemon.
 type app struct {
-	Process
+	command.Process
 	tune tuning
 }
 
@@ -41,7 +44,7 @@ func (a *app) commands() *cli.Command {
 			[]*cli.Command{a.backupCommand(), a.restoreCommand(), a.exportCommand(),
 				a.importCommand(), a.checkCommand(), a.Completion(), a.manCommand(),
 				a.versionCommand()}),
-		CustomHelpTemplate: HelpTemplate + rootExamples,
+		CustomHelpTemplate: command.HelpTemplate + rootExamples,
 		Version:            version(),
 		Writer:             a.Stdout,
 		ErrWriter:          a.Stderr,
@@ -51,11 +54,11 @@ func (a *app) commands() *cli.Command {
 
 // remoteCommands returns the commands that ask a daemon.
 func (a *app) remoteCommands() []*cli.Command {
-	return Commands(&Options{Process: &a.Process, Known: variables(), Step: a.tune.top})
+	return remote.Commands(&remote.Options{Process: &a.Process, Known: variables(), Step: a.tune.top})
 }
 
 // variables returns the options that variables of the environment may set: those of the daemon.
-func variables() []Option { return (&Config{}).options() }
+func variables() []command.Option { return (&Config{}).options() }
 
 func (a *app) versionCommand() *cli.Command {
 	return &cli.Command{
@@ -63,9 +66,9 @@ func (a *app) versionCommand() *cli.Command {
 		Usage:              "print the version of this binary",
 		UsageText:          "cistern version",
 		Description:        "Print the version of this binary, its Go release and its platform.",
-		CustomHelpTemplate: HelpTemplate + "  cistern version\n",
+		CustomHelpTemplate: command.HelpTemplate + "  cistern version\n",
 		Action: func(_ context.Context, cmd *cli.Command) error {
-			if err := NoArguments(cmd); err != nil {
+			if err := command.NoArguments(cmd); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(a.Stdout, "cistern %s %s %s/%s\n", version(), runtime.Version(),

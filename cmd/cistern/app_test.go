@@ -2,48 +2,14 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"io"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
+
+	"cistern/cmd/cistern/command"
 
 	"github.com/mattn/go-runewidth"
 )
-
-// TestSignals checks that the first signal stops the process cleanly, that an echo of it counts as
-// the same signal, and that a second one exits at once.
-func TestSignals(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		signals, left := make(chan os.Signal, 2), make(chan int, 1)
-		a := &app{Process: Process{Stderr: io.Discard, Exit: func(code int) { left <- code }}}
-		stuck := errors.New("was stuck")
-		err := a.until(t.Context(), signals, func(ctx context.Context) error {
-			signals <- syscall.SIGTERM
-			<-ctx.Done()
-			<-time.After(echoMax / 2)
-			signals <- syscall.SIGTERM
-			<-time.After(echoMax / 2)
-			select {
-			case <-left:
-				t.Error("left at the echo of the first signal")
-			default:
-			}
-			signals <- syscall.SIGINT
-			if code := <-left; code != ExitInterrupted {
-				t.Errorf("left with %d", code)
-			}
-			return stuck
-		})
-		if !errors.Is(err, stuck) {
-			t.Error(err)
-		}
-	})
-}
 
 // TestCommands checks that every command has a help page, and that a mistake is reported in one
 // line.
@@ -95,7 +61,7 @@ func TestCommands(t *testing.T) {
 	}
 	for _, row := range rows {
 		var out bytes.Buffer
-		a := &app{Process: Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
+		a := &app{Process: command.Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
 		err := a.run(t.Context(), strings.Fields(row.args))
 		if row.failed == "" && err != nil || row.failed != "" && (err == nil || !strings.Contains(err.Error(), row.failed)) {
 			t.Errorf("cistern %s: %v, want %q", row.args, err, row.failed)

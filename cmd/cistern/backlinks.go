@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 
+	"cistern/cmd/cistern/command"
 	"cistern/gate"
 	"cistern/store/linkindex"
 )
@@ -22,8 +23,8 @@ func openBacklinks(d *daemon) (b backlinks, err error) {
 		return b, nil
 	}
 	if d.store.Ephemeral() {
-		return b, UsageError(errors.New("--backlinks needs records: the store keeps events only " +
-			"(--ephemeral)"))
+		return b, command.UsageError(errors.New("--backlinks needs records: the store keeps " +
+			"events only (--ephemeral)"))
 	}
 	dir := filepath.Join(d.cfg.Data, linksDir)
 	b.index, err = linkindex.Open(linkindex.Options{Store: d.store, Dir: dir, Gate: &d.gates.links,

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"cistern/backup"
+	"cistern/cmd/cistern/command"
+	"cistern/cmd/cistern/remote"
 	"cistern/console"
 	"cistern/copies"
 	"cistern/objects"
@@ -66,28 +68,31 @@ type backupSession struct {
 	admin, token string
 }
 
-func (s *backupSession) options() []Option {
-	return []Option{
-		{Name: "keep", Value: "N", Default: "0", Set: Set(&s.keep, parseKeep),
+func (s *backupSession) options() []command.Option {
+	return []command.Option{
+		{Name: "keep", Value: "N", Default: "0", Set: command.Set(&s.keep, parseKeep),
 			Help: "Delete older backups once this one is complete, and keep N. 0 keeps all."},
-		{Name: "generation", Value: "NAME", Set: Set(&s.generation, Text),
+		{Name: "generation", Value: "NAME", Set: command.Set(&s.generation, command.Text),
 			Help: "This backup, by its name in 'cistern backup ls', instead of the newest or all."},
-		{Name: "data", Value: "DIR", Default: "./cistern-data", Set: Set(&s.data, Text),
+		{Name: "data", Value: "DIR", Default: "./cistern-data",
+			Set:  command.Set(&s.data, command.Text),
 			Help: "Directory to restore into: missing, empty or half restored; also CISTERN_DATA."},
-		{Name: "like", Value: "DIR", Set: Set(&s.like, Text),
+		{Name: "like", Value: "DIR", Set: command.Set(&s.like, command.Text),
 			Help: "Directory that an older backup was restored into. Its tables are compared with " +
 				"their hashes, and linked instead of being fetched again; a daemon may use it."},
-		{Name: "json", Set: Set(&s.json, ParseSwitch), Help: "Print JSON lines."},
-		{Name: "admin", Value: "ADDR", Default: AdminDefault, Set: Set(&s.admin, ParseServer),
+		{Name: "json", Set: command.Set(&s.json, command.ParseSwitch), Help: "Print JSON lines."},
+		{Name: "admin", Value: "ADDR", Default: remote.AdminDefault,
+			Set:  command.Set(&s.admin, command.ParseServer),
 			Help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
-		{Name: "admin-token", Value: "TOKEN", Secret: true, Set: Set(&s.token, Text),
+		{Name: "admin-token", Value: "TOKEN", Secret: true,
+			Set:  command.Set(&s.token, command.Text),
 			Help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
 	}
 }
 
 // parseKeep reads how many backups are kept.
 func parseKeep(s string) (int, error) {
-	n, err := Number(0, 1_000_000)(s)
+	n, err := command.Number(0, 1_000_000)(s)
 	return int(n), err
 }
 
@@ -124,25 +129,25 @@ func (a *app) restoreCommand() *cli.Command {
 func (a *app) backupSubcommand(name, argument, usage, about string,
 	act func(*backupSession, context.Context) error, examples string, names ...string) *cli.Command {
 	s := &backupSession{app: a}
-	options := Only(s.options(), names...)
+	options := command.Only(s.options(), names...)
 	words := strings.Fields(name)
 	return &cli.Command{
 		Name:               words[len(words)-1],
 		Usage:              usage,
 		UsageText:          "cistern " + name + " " + argument + " [options]",
 		Description:        about,
-		Flags:              Flags(options),
-		CustomHelpTemplate: HelpTemplate + examples,
+		Flags:              command.Flags(options),
+		CustomHelpTemplate: command.HelpTemplate + examples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := ReadEnviron(a.Environ, variables())
-			_, _, more := Load(options, cmd, env)
+			env, errs := command.ReadEnviron(a.Environ, variables())
+			_, _, more := command.Load(options, cmd, env)
 			errs = append(errs, more...)
-			if err := WantArguments(cmd, 1, argument); err != nil {
+			if err := command.WantArguments(cmd, 1, argument); err != nil {
 				errs = append(errs, err)
 			} else if err := s.open(cmd.Args().First()); err != nil {
 				errs = append(errs, err)
 			}
-			if err := Mistakes(errs); err != nil {
+			if err := command.Mistakes(errs); err != nil {
 				return err
 			}
 			return a.UntilSignal(ctx, func(ctx context.Context) error { return act(s, ctx) })
@@ -161,13 +166,12 @@ func (s *backupSession) open(name string) (err error) {
 
 func (s *backupSession) backup(ctx context.Context) error {
 	what := copies.Statement{Kind: copies.Backup, Destination: placeOf(s.to)}
-	return Borrow(ctx, &s.Process, s.admin, s.token, what, func(c Checkpoint) (copies.Result, error) {
-		return s.copy(ctx, c)
-	})
+	return remote.Borrow(ctx, &s.Process, s.admin, s.token, what,
+		func(c remote.Checkpoint) (copies.Result, error) { return s.copy(ctx, c) })
 }
 
 // copy backs up a checkpoint.
-func (s *backupSession) copy(ctx context.Context, c Checkpoint) (copies.Result, error) {
+func (s *backupSession) copy(ctx context.Context, c remote.Checkpoint) (copies.Result, error) {
 	shown := s.Progress("storing", console.Bytes())
 	o := backup.Options{Destination: s.to, Keep: s.keep, Holder: holder(),
 		Progress: func(p backup.Progress) { shown.Set(transferred(p)) },

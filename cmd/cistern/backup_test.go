@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cistern/backup"
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/simnet"
 	"cistern/objects"
 	"cistern/store"
@@ -45,7 +46,7 @@ func bucket(t *testing.T) (environ []string) {
 // command runs a command for the daemon, and returns what it printed.
 func (x *testIndex) command(ctx context.Context, environ []string, args ...string) (string, error) {
 	var out bytes.Buffer
-	a := &app{Process: Process{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out, Environ: append([]string{"CISTERN_ADMIN=" + x.admin}, environ...)}}
+	a := &app{Process: command.Process{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out, Environ: append([]string{"CISTERN_ADMIN=" + x.admin}, environ...)}}
 	err := a.run(ctx, args)
 	return out.String(), err
 }

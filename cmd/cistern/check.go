@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 	"cistern/store"
 	"cistern/store/linkindex"
@@ -30,11 +31,11 @@ func (a *app) checkCommand() *cli.Command {
 		Usage:       "verify a store offline",
 		UsageText:   "cistern check [--data DIR]",
 		Description: checkAbout,
-		Flags:       Flags(Only(cfg.options(), "data")),
-		CustomHelpTemplate: HelpTemplate +
+		Flags:       command.Flags(command.Only(cfg.options(), "data")),
+		CustomHelpTemplate: command.HelpTemplate +
 			"  cistern check --data /var/lib/cistern && systemctl start cistern\n",
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			if err := errors.Join(NoArguments(cmd), cfg.load(cmd, a.Environ, "data")); err != nil {
+			if err := errors.Join(command.NoArguments(cmd), cfg.load(cmd, a.Environ, "data")); err != nil {
 				return err
 			}
 			return a.UntilSignal(ctx, func(ctx context.Context) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cistern/api/durable"
+	"cistern/cmd/cistern/command"
 	"cistern/condition"
 	"cistern/gate"
 	"cistern/loop"
@@ -46,7 +47,7 @@ func parseLag(s string) (limit condition.LagLimit, err error) {
 	if limit.Events, err = strconv.ParseUint(s, 10, 63); err == nil && limit.Events > 0 {
 		return limit, nil
 	}
-	if limit.Age, err = ParseAge(s); err == nil && limit.Age >= time.Second {
+	if limit.Age, err = command.ParseAge(s); err == nil && limit.Age >= time.Second {
 		return limit, nil
 	}
 	return condition.LagLimit{}, errors.New("want a number of events, such as 1000000, or a " +

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/condition"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -289,7 +290,7 @@ func TestStartsOnItsMount(t *testing.T) {
 		{"full", &machine{free: 1, point: "/srv"}, []string{"--disk-reserve", "1 B free"}},
 	} {
 		dir := filepath.Join(t.TempDir(), "not", "yet")
-		a := &app{Process: Process{Stdout: t.Output(), Stderr: t.Output()}, tune: c.m.tune()}
+		a := &app{Process: command.Process{Stdout: t.Output(), Stderr: t.Output()}, tune: c.m.tune()}
 		err := a.run(t.Context(), []string{"run", "--data", dir, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-mount", "/srv/"})
 		for _, want := range c.want {
 			if err == nil || !strings.Contains(err.Error(), want) {

@@ -15,6 +15,7 @@ import (
 
 	"cistern/backfill/discover"
 	"cistern/backfill/fetch"
+	"cistern/cmd/cistern/command"
 	"cistern/condition"
 	"cistern/store"
 
@@ -31,7 +32,7 @@ func loadArgs(t *testing.T, args, environ []string) (Config, error) {
 	var cfg Config
 	var loadErr error
 	var out bytes.Buffer
-	cmd := &cli.Command{Name: "run", Flags: Flags(cfg.options()), Writer: &out, ErrWriter: &out,
+	cmd := &cli.Command{Name: "run", Flags: command.Flags(cfg.options()), Writer: &out, ErrWriter: &out,
 		Action: func(_ context.Context, cmd *cli.Command) error { loadErr = cfg.load(cmd, environ); return nil }}
 	if err := cmd.Run(t.Context(), append([]string{"run"}, args...)); err != nil {
 		return cfg, err
@@ -289,7 +290,7 @@ func TestDocsOptions(t *testing.T) {
 }
 
 // optionsTable returns the table of options for docs/options.md.
-func optionsTable(options []Option) string {
+func optionsTable(options []command.Option) string {
 	var b strings.Builder
 	b.WriteString("| flag | variable | default | meaning |\n|---|---|---|---|\n")
 	for _, o := range options {

@@ -24,6 +24,7 @@ import (
 	"cistern/backfill/discover"
 	"cistern/backup"
 	"cistern/chart"
+	"cistern/cmd/cistern/command"
 	"cistern/condition"
 	"cistern/console"
 	"cistern/copies"
@@ -72,10 +73,10 @@ func (a *app) runCommand() *cli.Command {
 		Usage:              "run the daemon",
 		UsageText:          "cistern run [options]",
 		Description:        runAbout,
-		Flags:              Flags(cfg.options()),
-		CustomHelpTemplate: HelpTemplate + runExamples,
+		Flags:              command.Flags(cfg.options()),
+		CustomHelpTemplate: command.HelpTemplate + runExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			if err := errors.Join(NoArguments(cmd), cfg.load(cmd, a.Environ)); err != nil {
+			if err := errors.Join(command.NoArguments(cmd), cfg.load(cmd, a.Environ)); err != nil {
 				return err
 			}
 			return a.UntilSignal(ctx, func(ctx context.Context) error { return a.daemon(ctx, cfg) })
@@ -344,7 +345,7 @@ func (d *daemon) openStore() (err error) {
 	d.store, err = store.Open(o)
 	switch {
 	case errors.Is(err, store.ErrMode):
-		return UsageError(err)
+		return command.UsageError(err)
 	case err != nil:
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/simnet"
 )
 
@@ -165,7 +166,7 @@ func TestDaemonSignals(t *testing.T) {
 		if err := c.wait(t); err != nil {
 			t.Errorf("%s: %v\n%s", sig, err, c.stderr)
 		}
-		a := &app{Process: Process{Stdout: io.Discard, Stderr: io.Discard}}
+		a := &app{Process: command.Process{Stdout: io.Discard, Stderr: io.Discard}}
 		if err := a.run(t.Context(), []string{"check", "--data", x.dir}); err != nil {
 			t.Errorf("check after %s: %v", sig, err)
 		}
@@ -180,7 +181,7 @@ func TestDaemonRefusesTwo(t *testing.T) {
 	first := startChild(t, x.args(n))
 	x.settle(t, map[string]int64{"repos": 0})
 	y := &testIndex{dir: x.dir, public: freeAddress(t), admin: freeAddress(t)}
-	a := &app{Process: Process{Stdout: io.Discard, Stderr: io.Discard}}
+	a := &app{Process: command.Process{Stdout: io.Discard, Stderr: io.Discard}}
 	pid := fmt.Sprintf("process id %d", first.cmd.Process.Pid)
 	if err := a.run(t.Context(), y.args(n)); err == nil || !strings.Contains(err.Error(), x.dir) || !strings.Contains(err.Error(), pid) {
 		t.Errorf("second daemon: %v", err)
@@ -251,7 +252,7 @@ func TestDemoPortInUse(t *testing.T) {
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	for option, other := range map[string]string{"--listen": "--admin", "--admin": "--listen"} {
 		var out bytes.Buffer
-		a := &app{Process: Process{Stdout: &out, Stderr: io.Discard, Exit: func(int) {}}}
+		a := &app{Process: command.Process{Stdout: &out, Stderr: io.Discard, Exit: func(int) {}}}
 		err := a.run(t.Context(), []string{"demo", other, "127.0.0.1:0", option, l.Addr().String()})
 		if err == nil || !strings.Contains(err.Error(), option) || !strings.Contains(err.Error(), "another program uses port "+port) || out.Len() > 0 {
 			t.Errorf("%v\n%s", err, &out)
@@ -263,7 +264,7 @@ func TestDemoPortInUse(t *testing.T) {
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	a := &app{Process: Process{Stdout: &out, Stderr: io.Discard, Exit: func(int) {}}}
+	a := &app{Process: command.Process{Stdout: &out, Stderr: io.Discard, Exit: func(int) {}}}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := a.run(ctx, []string{"demo", "--exit", "--repos", "30", "--hosts", "3", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}); err != nil {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"cistern/api/names"
+	"cistern/cmd/cistern/command"
+	"cistern/cmd/cistern/remote"
 	"cistern/console"
 	"cistern/filter"
 	"cistern/ingest/firehose"
@@ -45,7 +47,7 @@ const (
 	// demoLogEvery is the pace of its progress lines where there is no terminal.
 	demoLogEvery = 2 * time.Second
 	// demoListen is its public listener, unless that is taken.
-	demoListen = "127.0.0.1" + ListenDefault
+	demoListen = "127.0.0.1" + remote.ListenDefault
 )
 
 // demoOptions are the options of the demo. They have no variables, which configure real indexes.
@@ -56,22 +58,26 @@ type demoOptions struct {
 	exit               bool
 }
 
-func (c *demoOptions) options() []Option {
-	return []Option{
-		{Name: "repos", Value: "N", Default: "300", Set: Set(&c.repos, Number(1, 1_000_000)),
+func (c *demoOptions) options() []command.Option {
+	return []command.Option{
+		{Name: "repos", Value: "N", Default: "300",
+			Set:  command.Set(&c.repos, command.Number(1, 1_000_000)),
 			Help: "Accounts of the network."},
-		{Name: "hosts", Value: "N", Default: "6", Set: Set(&c.hosts, Number(1, 200)),
+		{Name: "hosts", Value: "N", Default: "6",
+			Set:  command.Set(&c.hosts, command.Number(1, 200)),
 			Help: "Hosts that the accounts are spread over."},
-		{Name: "seed", Value: "N", Default: "1", Set: Set(&c.seed, Number(0, math.MaxUint64)),
+		{Name: "seed", Value: "N", Default: "1",
+			Set:  command.Set(&c.seed, command.Number(0, math.MaxUint64)),
 			Help: "Seed of everything random. The same seed makes the same network."},
-		{Name: "data", Value: "DIR", Set: Set(&c.data, parseEmptyDir),
+		{Name: "data", Value: "DIR", Set: command.Set(&c.data, parseEmptyDir),
 			Help: "Directory for the store, empty or missing. The default is a temporary one, " +
 				"removed at exit."},
-		{Name: "listen", Value: "ADDR", Set: Set(&c.listen, ParseListen),
+		{Name: "listen", Value: "ADDR", Set: command.Set(&c.listen, command.ParseListen),
 			Help: "Public listener. The default is " + demoListen + ", or a free port."},
-		{Name: "admin", Value: "ADDR", Set: Set(&c.admin, parseLoopback),
-			Help: "Private listener. The default is " + AdminDefault + ", or a free port."},
-		{Name: "exit", Set: Set(&c.exit, ParseSwitch), Help: "Exit after the queries."},
+		{Name: "admin", Value: "ADDR", Set: command.Set(&c.admin, parseLoopback),
+			Help: "Private listener. The default is " + remote.AdminDefault + ", or a free port."},
+		{Name: "exit",
+			Set: command.Set(&c.exit, command.ParseSwitch), Help: "Exit after the queries."},
 	}
 }
 
@@ -83,7 +89,7 @@ func parseEmptyDir(dir string) (string, error) {
 }
 
 func parseLoopback(address string) (string, error) {
-	if address, err := ParseListen(address); err != nil || loopback(address) {
+	if address, err := command.ParseListen(address); err != nil || loopback(address) {
 		return address, err
 	}
 	return "", errors.New("want a loopback address, because the demo has no token")
@@ -96,11 +102,11 @@ func (a *app) demoCommand() *cli.Command {
 		Usage:              "index a simulated network and show example queries",
 		UsageText:          "cistern demo [options]",
 		Description:        demoAbout,
-		Flags:              Flags(cfg.options()),
-		CustomHelpTemplate: HelpTemplate + demoExamples,
+		Flags:              command.Flags(cfg.options()),
+		CustomHelpTemplate: command.HelpTemplate + demoExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			_, _, errs := Load(cfg.options(), cmd, nil)
-			if err := errors.Join(NoArguments(cmd), Mistakes(errs)); err != nil {
+			_, _, errs := command.Load(cfg.options(), cmd, nil)
+			if err := errors.Join(command.NoArguments(cmd), command.Mistakes(errs)); err != nil {
 				return err
 			}
 			return a.UntilSignal(ctx, func(ctx context.Context) error { return a.demo(ctx, cfg) })
@@ -121,7 +127,7 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	admin, err := a.listenNear("--admin", o.admin, AdminDefault)
+	admin, err := a.listenNear("--admin", o.admin, remote.AdminDefault)
 	if err != nil {
 		return errors.Join(err, public.Close())
 	}

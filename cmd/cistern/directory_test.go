@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/alert"
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 )
@@ -96,7 +97,7 @@ func TestDirectoryAlert(t *testing.T) {
 			x.awaitAlerts(t, "the directory to alert", `"kind":"directory","subject":"`+n.PLC()+`","state":"alert"`,
 				" lookups failed in the last 5 minutes; check the directory", `"runbook":"docs/operating.md#alert-directory"`)
 			out, err := x.command(t.Context(), nil, "status")
-			if (ExitError{Code: 1}) != err || !strings.Contains(out, "! alert: directory "+n.PLC()) {
+			if (command.ExitError{Code: 1}) != err || !strings.Contains(out, "! alert: directory "+n.PLC()) {
 				t.Errorf("status: %v\n%s", err, out)
 			}
 			x.await(t, "the error of an account, once", func() error {

@@ -2,16 +2,16 @@
 //
 // # Purpose
 //
-// It turns a command line into Options, wires the packages below into one daemon, and shows the
-// daemon's state.
+// It turns a command line into Options, wires the packages below into one daemon, and has the
+// commands that open a store or a destination.
 //
 // # Invariants
 //
-//  1. Only this package reads flags, the environment and signals, and ends the process.
-//  2. Every option is one row of a table: flag, CISTERN_* variable, default and help come from that
-//     row. Config.options has the options of run, from which docs/options.md is generated too.
-//     backup.go, export.go, import.go, demo.go, repo.go, subscription.go, maintain.go and tail.go
-//     have tables of their own, which only the help pages show.
+//  1. Only main reads the environment and ends the process, and only this package and the packages
+//     in it read flags and signals.
+//  2. Every option is a row of a table, a command.Option. Config.options has the options of run,
+//     from which docs/options.md is generated too. backup.go, export.go, import.go and demo.go have
+//     tables of their own, which only the help pages show.
 //  3. If the command line or the environment has mistakes, nothing starts, and all mistakes are
 //     reported at once.
 //  4. app.daemon opens the listeners, and newDaemon builds each box after the boxes that it uses.
@@ -24,26 +24,26 @@
 //
 // # Concurrency
 //
-// app.until owns the goroutine that waits for signals and the one of the command, boxes.Run one for
-// each box, and the demo one that writes to its network and one for its progress.
+// A command runs in a goroutine of command.Process. boxes.Run owns one for each box, and the demo one
+// that writes to its network and one for its progress.
 //
 // # Files
 //
-//   - main.go, app.go: the process, the command tree, signals; slack.go: how late timers may be
-//   - config.go, option.go, values.go: the options, how flags and variables set them, how their
-//     values are read; help.go, man.go, complete.go: help, the manual page, what shells complete
+//   - main.go, app.go: the process, the command tree; slack.go: how late timers may be
+//   - config.go, values.go: the options of run, and how their values are read; schedule.go: those of
+//     maintenance; man.go: the texts of the manual page
 //   - daemon.go, boxes.go: what starts, in which order, and how it stops
 //   - firehose.go, crawler.go, filter.go: ingest, discovery and the filter as options and the
 //     private listener set them
-//   - gates.go: what pauses the parts that bring data in; disk.go: the disk reserve; phases.go: what
-//     a phase waits for, and phase.go the command; supervisor.go: systemd, SIGHUP
-//   - progress.go: the progress line; charts.go: the figures of the charts
+//   - gates.go: what pauses the parts that bring data in; conditions.go: what pauses backfill by
+//     itself; phases.go: what a phase waits for; supervisor.go: systemd, SIGHUP
+//   - progress.go: the progress line; charts.go, diskload.go: figures of charts and metrics;
+//     alerts.go: what fails
 //   - demo.go, tour.go: the demo and its example queries
 //   - operations.go: the operations of maintenance, and which of them may run together
-//   - check.go: offline verification; backup.go: backups, by command and on a schedule
+//   - check.go: offline verification; backup.go: backups, by command and on a schedule; place.go: how
+//     a destination is named to the daemon
 //   - export.go: files of records, by command and as an operation; exportcars.go, import.go:
 //     repositories into CAR files, and from them
-//   - repo.go, subscription.go (webhook.go: its webhook), maintain.go, tail.go: commands for a running
-//     daemon; status.go: whether all is well in one, top.go: the same live; remote.go: what those of
-//     the private listener share; eventfilter.go: options that choose events
+//   - backlinks.go: the index of backlinks; offload.go: the archive of the log
 package main

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 
+	"cistern/cmd/cistern/command"
+	"cistern/cmd/cistern/remote"
 	"cistern/console"
 	"cistern/copies"
 	"cistern/dump"
@@ -58,31 +60,35 @@ type exportSession struct {
 }
 
 // own are the options that no variable sets: variables of the same names configure the daemon.
-func (s *exportSession) own() []Option {
-	return []Option{
+func (s *exportSession) own() []command.Option {
+	return []command.Option{
 		{Name: "format", Value: "ndjson|parquet|car", Default: "ndjson", Set: s.setFormat,
 			Help: "Form of the files. ndjson: a line of JSON for each record, compressed by zstd. " +
 				"parquet: typed columns, for DuckDB and others. car: a CAR for each repository, which " +
 				"'cistern import' reads."},
-		{Name: "collection", Value: "NSID", Repeat: true, Set: Add(&s.collections, ParsePattern),
+		{Name: "collection", Value: "NSID", Repeat: true,
+			Set:  command.Add(&s.collections, command.ParsePattern),
 			Help: "Records of this collection only, such as app.bsky.feed.post or app.bsky.*."},
-		{Name: "did", Value: "DID", Repeat: true, Set: Add(&s.dids, ParseDID),
+		{Name: "did", Value: "DID", Repeat: true, Set: command.Add(&s.dids, command.ParseDID),
 			Help: "Records of this account only."},
-		{Name: "cbor", Set: Set(&s.cbor, ParseSwitch),
+		{Name: "cbor", Set: command.Set(&s.cbor, command.ParseSwitch),
 			Help: "Add the bytes of each record, which its CID is the hash of."},
-		{Name: "data", Value: "DIR", Set: Set(&s.data, Text),
+		{Name: "data", Value: "DIR", Set: command.Set(&s.data, command.Text),
 			Help: "Export the store in this directory, which no daemon may be using, instead of " +
 				"that of a running daemon."},
-		{Name: "json", Set: Set(&s.json, ParseSwitch), Help: "Print the manifest as a JSON line."},
+		{Name: "json",
+			Set: command.Set(&s.json, command.ParseSwitch), Help: "Print the manifest as a JSON line."},
 	}
 }
 
 // common are the options that variables also set.
-func (s *exportSession) common() []Option {
-	return []Option{
-		{Name: "admin", Value: "ADDR", Default: AdminDefault, Set: Set(&s.admin, ParseServer),
+func (s *exportSession) common() []command.Option {
+	return []command.Option{
+		{Name: "admin", Value: "ADDR", Default: remote.AdminDefault,
+			Set:  command.Set(&s.admin, command.ParseServer),
 			Help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
-		{Name: "admin-token", Value: "TOKEN", Secret: true, Set: Set(&s.token, Text),
+		{Name: "admin-token", Value: "TOKEN", Secret: true,
+			Set:  command.Set(&s.token, command.Text),
 			Help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
 	}
 }
@@ -94,19 +100,19 @@ func (a *app) exportCommand() *cli.Command {
 		Usage:              "export records as NDJSON or Parquet, or repositories as CARs",
 		UsageText:          "cistern export DEST [options]",
 		Description:        exportAbout,
-		Flags:              Flags(append(s.own(), s.common()...)),
-		CustomHelpTemplate: HelpTemplate + exportExamples,
+		Flags:              command.Flags(append(s.own(), s.common()...)),
+		CustomHelpTemplate: command.HelpTemplate + exportExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := ReadEnviron(a.Environ, variables())
-			_, _, own := Load(s.own(), cmd, nil)
-			_, _, common := Load(s.common(), cmd, env)
+			env, errs := command.ReadEnviron(a.Environ, variables())
+			_, _, own := command.Load(s.own(), cmd, nil)
+			_, _, common := command.Load(s.common(), cmd, env)
 			errs = append(append(errs, own...), common...)
-			if err := WantArguments(cmd, 1, "DEST"); err != nil {
+			if err := command.WantArguments(cmd, 1, "DEST"); err != nil {
 				errs = append(errs, err)
 			} else if err := s.open(cmd.Args().First()); err != nil {
 				errs = append(errs, err)
 			}
-			if err := Mistakes(errs); err != nil {
+			if err := command.Mistakes(errs); err != nil {
 				return err
 			}
 			return a.UntilSignal(ctx, s.run)
@@ -141,9 +147,8 @@ func (s *exportSession) run(ctx context.Context) error {
 	if s.archive == "" {
 		what.Destination = placeOf(s.to)
 	}
-	return Borrow(ctx, &s.Process, s.admin, s.token, what, func(c Checkpoint) (copies.Result, error) {
-		return s.export(ctx, c.Dir)
-	})
+	return remote.Borrow(ctx, &s.Process, s.admin, s.token, what,
+		func(c remote.Checkpoint) (copies.Result, error) { return s.export(ctx, c.Dir) })
 }
 
 // export exports the store in a directory.
@@ -209,8 +214,8 @@ func newExports(d *daemon) (*dump.Maker, error) {
 		return nil, nil
 	}
 	if d.store.Ephemeral() {
-		return nil, UsageError(errors.New("--export needs records, and this store keeps events only " +
-			"(--ephemeral)"))
+		return nil, command.UsageError(errors.New("--export needs records, and this store keeps " +
+			"events only (--ephemeral)"))
 	}
 	format, err := dump.ParseFormat(d.cfg.ExportFormat)
 	if err != nil {

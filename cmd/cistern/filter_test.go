@@ -16,6 +16,7 @@ import (
 
 	"cistern/backfill"
 	"cistern/backfill/discover"
+	"cistern/cmd/cistern/command"
 	"cistern/filter"
 	"cistern/ingest/firehose"
 	"cistern/ingest/simnet"
@@ -133,7 +134,7 @@ func TestFailedStartPinsNoFilter(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "above", "store")
 	args := []string{"run", "--data", dir, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--collection", "app.test.a"}
-	a := &app{Process: Process{Stdout: io.Discard, Stderr: io.Discard}}
+	a := &app{Process: command.Process{Stdout: io.Discard, Stderr: io.Discard}}
 	if err := a.run(t.Context(), append(args, "--disk-reserve", "1000000TiB")); err == nil || !strings.Contains(err.Error(), "--disk-reserve") {
 		t.Errorf("start on a disk that is too full: %v", err)
 	}
@@ -145,7 +146,7 @@ func TestFailedStartPinsNoFilter(t *testing.T) {
 		"discover": {discover: func(o *discover.Options) { o.CrawlEvery = -1 }},
 		"firehose": {firehose: func(o *firehose.Options) { o.Sources = []store.Source{{URL: "ftp://x"}} }},
 	} {
-		a := &app{Process: Process{Stdout: io.Discard, Stderr: io.Discard}, tune: tune}
+		a := &app{Process: command.Process{Stdout: io.Discard, Stderr: io.Discard}, tune: tune}
 		if err := a.run(t.Context(), args); err == nil {
 			t.Errorf("%s: started with a bad option", name)
 		}

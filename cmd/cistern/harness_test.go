@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/cmd/cistern/command"
 	"cistern/ingest"
 	"cistern/ingest/firehose"
 	"cistern/ingest/repo"
@@ -43,7 +44,7 @@ func TestMain(m *testing.M) {
 	case "greedy":
 		beGreedy(os.Args[1], os.Args[2:])
 	}
-	a := &app{Process: Process{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Exit: os.Exit}, tune: hasty()}
+	a := &app{Process: command.Process{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Exit: os.Exit}, tune: hasty()}
 	switch os.Getenv(childVariable) {
 	case "ships":
 		a.tune = tuning{top: panicAt(os.Getenv(panicVariable)), check: holdWhile(os.Getenv(holdVariable))}
@@ -59,7 +60,7 @@ func TestMain(m *testing.M) {
 		}
 	}
 	a.Environ = os.Environ()
-	os.Exit(ExitCode(a.run(context.Background(), os.Args[1:]), os.Stderr))
+	os.Exit(command.ExitCode(a.run(context.Background(), os.Args[1:]), os.Stderr))
 }
 
 // hasty makes small worlds take the paths of large ones: groups of a few repositories that are
@@ -113,7 +114,7 @@ func (x *testIndex) start(t *testing.T, args []string) (stop func()) {
 func (x *testIndex) startTuned(t *testing.T, args []string, tune tuning) (stop func()) {
 	t.Helper()
 	var stderr bytes.Buffer
-	a := &app{Process: Process{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &stderr, Exit: os.Exit}, tune: tune}
+	a := &app{Process: command.Process{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &stderr, Exit: os.Exit}, tune: tune}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // explain asks it at the end
 	result := make(chan error, 1)
 	go func() { result <- a.run(ctx, args) }()

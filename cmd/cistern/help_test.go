@@ -11,6 +11,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"cistern/cmd/cistern/command"
+
 	"github.com/urfave/cli/v3"
 )
 
@@ -21,7 +23,7 @@ const wordsFlag = "--generate-shell-completion"
 func printedBy(t *testing.T, args ...string) string {
 	t.Helper()
 	var out bytes.Buffer
-	a := &app{Process: Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
+	a := &app{Process: command.Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
 	if err := a.run(t.Context(), args); err != nil {
 		t.Fatalf("cistern %s: %v", args, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 	"cistern/ingest/identity"
 	"cistern/intake"
@@ -46,9 +47,9 @@ type importSession struct {
 	shown  *console.Progress
 }
 
-func (s *importSession) options() []Option {
-	return append(Only(s.cfg.options(), "data", "plc", "allow-private", "repo-max"),
-		Option{Name: "report", Value: "FILE", Set: Set(&s.report, Text),
+func (s *importSession) options() []command.Option {
+	return append(command.Only(s.cfg.options(), "data", "plc", "allow-private", "repo-max"),
+		command.Option{Name: "report", Value: "FILE", Set: command.Set(&s.report, command.Text),
 			Help: "Also write the CARs that are refused to FILE, as JSON lines of path, did and reason."})
 }
 
@@ -60,16 +61,16 @@ func (a *app) importCommand() *cli.Command {
 		Usage:              "store the repositories of CAR files",
 		UsageText:          "cistern import SRC [options]",
 		Description:        importAbout,
-		Flags:              Flags(options),
-		CustomHelpTemplate: HelpTemplate + importExamples,
+		Flags:              command.Flags(options),
+		CustomHelpTemplate: command.HelpTemplate + importExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := ReadEnviron(a.Environ, variables())
-			_, _, more := Load(options, cmd, env)
+			env, errs := command.ReadEnviron(a.Environ, variables())
+			_, _, more := command.Load(options, cmd, env)
 			errs = append(errs, more...)
-			if err := WantArguments(cmd, 1, "SRC"); err != nil {
+			if err := command.WantArguments(cmd, 1, "SRC"); err != nil {
 				errs = append(errs, err)
 			}
-			if err := Mistakes(errs); err != nil {
+			if err := command.Mistakes(errs); err != nil {
 				return err
 			}
 			return a.UntilSignal(ctx, func(ctx context.Context) error {

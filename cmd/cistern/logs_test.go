@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/logbook"
 	"cistern/logs"
 )
@@ -39,7 +40,7 @@ func TestLogFormat(t *testing.T) {
 	t.Parallel()
 	x := newTestIndex(t)
 	var stderr bytes.Buffer
-	a := &app{Process: Process{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &stderr, Exit: os.Exit}, tune: hasty()}
+	a := &app{Process: command.Process{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &stderr, Exit: os.Exit}, tune: hasty()}
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	go func() {

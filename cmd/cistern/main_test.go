@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"cistern/cmd/cistern/command"
 	"cistern/store"
 )
 
@@ -55,14 +56,14 @@ func TestUsageExitCode(t *testing.T) {
 		{"check --data /does/not/exist", "", 1, "no store to check"},
 	} {
 		var stderr bytes.Buffer
-		a := &app{Process: Process{Stdout: &stderr, Stderr: &stderr, Exit: func(int) {}, Environ: strings.Fields(row.environ)}}
-		code := ExitCode(a.run(t.Context(), strings.Fields(row.args)), &stderr)
+		a := &app{Process: command.Process{Stdout: &stderr, Stderr: &stderr, Exit: func(int) {}, Environ: strings.Fields(row.environ)}}
+		code := command.ExitCode(a.run(t.Context(), strings.Fields(row.args)), &stderr)
 		if code != row.code || !strings.Contains(stderr.String(), row.says) {
 			t.Errorf("%s cistern %s: exit code %d, want %d and %q\n%s", row.environ, row.args, code, row.code, row.says, &stderr)
 		}
 	}
 	unit, err := os.ReadFile("../../packaging/cistern.service")
-	if want := fmt.Sprintf("\nRestartPreventExitStatus=%d\n", ExitUsage); err != nil || !strings.Contains(string(unit), want) {
+	if want := fmt.Sprintf("\nRestartPreventExitStatus=%d\n", command.ExitUsage); err != nil || !strings.Contains(string(unit), want) {
 		t.Errorf("the unit has no %q (%v)", want, err)
 	}
 }

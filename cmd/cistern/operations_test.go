@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/simnet"
 	"cistern/maintain"
 	"cistern/store"
@@ -40,7 +41,7 @@ func TestMaintainCommands(t *testing.T) {
 		{"ls none", "", "takes no arguments"},
 	} {
 		var out bytes.Buffer
-		a := &app{Process: Process{Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
+		a := &app{Process: command.Process{Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
 		err := a.run(t.Context(), append([]string{"maintain"}, strings.Fields(row.args)...))
 		if err == nil != (row.fails == "") || err != nil && !strings.Contains(err.Error(), row.fails) {
 			t.Errorf("maintain %s: %v", row.args, err)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -46,7 +47,7 @@ func (x *testIndex) phase(t *testing.T) (r phaseAnswer) {
 func (x *testIndex) enter(t *testing.T, args ...string) {
 	t.Helper()
 	var out bytes.Buffer
-	a := &app{Process: Process{Stdout: &out, Stderr: &out}}
+	a := &app{Process: command.Process{Stdout: &out, Stderr: &out}}
 	if err := a.run(t.Context(), append([]string{"phase"}, append(args, "--admin", x.admin)...)); err != nil {
 		t.Fatalf("phase %v: %v\n%s", args, err, &out)
 	}
@@ -302,7 +303,7 @@ func TestPhaseRequests(t *testing.T) {
 	x.enter(t, "resume")
 	x.settle(t, map[string]int64{"repos": 3, "synced": 3})
 	var out bytes.Buffer
-	a := &app{Process: Process{Stdout: &out, Stderr: io.Discard}}
+	a := &app{Process: command.Process{Stdout: &out, Stderr: io.Discard}}
 	if err := a.run(t.Context(), []string{"phase", "--admin", x.admin}); err != nil || out.String() != "active\n" {
 		t.Errorf("phase: %q, %v", &out, err)
 	}

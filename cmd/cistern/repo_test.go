@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"cistern/api/names"
+	"cistern/cmd/cistern/command"
 	"cistern/gate"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -29,7 +30,7 @@ func TestRepoCommands(t *testing.T) {
 	dids := n.DIDs()
 	run := func(stdin string, args ...string) (string, error) {
 		var out bytes.Buffer
-		a := &app{Process: Process{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
+		a := &app{Process: command.Process{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
 		err := a.run(t.Context(), append([]string{"repo"}, args...))
 		return out.String(), err
 	}
@@ -95,7 +96,7 @@ func TestRepoCommands(t *testing.T) {
 			environ, args []string
 			fails         bool
 		}{{nil, nil, true}, {[]string{"CISTERN_ADMIN_TOKEN=" + token}, nil, false}, {nil, []string{"--admin-token", token}, false}} {
-			a := &app{Process: Process{Stdout: &out, Stderr: io.Discard, Environ: row.environ}}
+			a := &app{Process: command.Process{Stdout: &out, Stderr: io.Discard, Environ: row.environ}}
 			if err := a.run(t.Context(), append([]string{"repo", "ls", "--admin", "http://" + y.admin + "/"}, row.args...)); (err != nil) != row.fails {
 				t.Errorf("with %q %q: %v", row.environ, row.args, err)
 			}
@@ -139,11 +140,11 @@ func TestReserveStopsBackfill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := (&app{Process: Process{Stdout: io.Discard}}).listenNear("--listen", "127.0.0.1:0", "")
+	l, err := (&app{Process: command.Process{Stdout: io.Discard}}).listenNear("--listen", "127.0.0.1:0", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := (&app{Process: Process{Stdout: io.Discard}}).listenNear("--admin", "127.0.0.1:0", "")
+	m, err := (&app{Process: command.Process{Stdout: io.Discard}}).listenNear("--admin", "127.0.0.1:0", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/simnet"
 	"cistern/maintain"
 )
@@ -22,11 +23,6 @@ func TestScheduled(t *testing.T) {
 	for i := range want {
 		if got[i].Name != want[i].Name || got[i].Every != want[i].Every || got[i].Hours != want[i].Hours {
 			t.Errorf("%+v, want %+v", got[i], want[i])
-		}
-	}
-	for seconds, want := range map[float64]string{0: "", 604800: "7d", 43200: "12h", 60: "1m", 90: "1m30s"} {
-		if got := period(seconds); got != want {
-			t.Errorf("%g seconds are %q, want %q", seconds, got, want)
 		}
 	}
 }
@@ -61,7 +57,7 @@ func TestScheduleOfADaemon(t *testing.T) {
 func errorUnless(err error, text string, patterns ...string) error {
 	for _, p := range patterns {
 		if err == nil && !regexp.MustCompile(p).MatchString(text) {
-			err = Mistakes([]error{errorOf(p), errorOf(text)})
+			err = command.Mistakes([]error{errorOf(p), errorOf(text)})
 		}
 	}
 	return err

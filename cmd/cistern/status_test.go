@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"cistern/cmd/cistern/command"
+	"cistern/cmd/cistern/remote"
 	"cistern/ingest/simnet"
 )
 
@@ -94,8 +96,8 @@ func TestStatusExitCodes(t *testing.T) {
 			admin = serveStub(t, row.stub)
 		}
 		var out, stderr bytes.Buffer
-		a := &app{Process: Process{Stdout: &out, Stderr: &stderr, Exit: func(int) {}, Environ: []string{"CISTERN_ADMIN=" + admin}}}
-		code := ExitCode(a.run(t.Context(), strings.Fields(row.args)), &stderr)
+		a := &app{Process: command.Process{Stdout: &out, Stderr: &stderr, Exit: func(int) {}, Environ: []string{"CISTERN_ADMIN=" + admin}}}
+		code := command.ExitCode(a.run(t.Context(), strings.Fields(row.args)), &stderr)
 		if code != row.code || !strings.Contains(out.String(), row.out) || !strings.Contains(stderr.String(), row.err) ||
 			row.err == "" && stderr.Len() > 0 || strings.HasPrefix(row.args, "status --probe") && out.String() != row.out {
 			t.Errorf("%s: exit code %d, want %d\n%s%s", row.why, code, row.code, &out, &stderr)
@@ -112,9 +114,9 @@ func TestStatusOfDaemon(t *testing.T) {
 	stop := x.start(t, x.args(n, "--mode", "full", "--relay", n.Relay()))
 	status := func() (int, string) {
 		var out bytes.Buffer
-		a := &app{Process: Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
+		a := &app{Process: command.Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
 		err := a.run(t.Context(), []string{"status", "--admin", x.admin})
-		return ExitCode(err, &out), out.String()
+		return command.ExitCode(err, &out), out.String()
 	}
 	var page string
 	x.await(t, "the status of a synced daemon", func() (err error) {
@@ -128,7 +130,7 @@ func TestStatusOfDaemon(t *testing.T) {
 		t.Error(page)
 	}
 	stop()
-	if code, page := status(); code != ExitUnknown {
+	if code, page := status(); code != remote.ExitUnknown {
 		t.Errorf("exit code %d after the end of the daemon: %s", code, page)
 	}
 }
@@ -142,9 +144,9 @@ func TestStatusOfNothingTracked(t *testing.T) {
 	x := newTestIndex(t)
 	run := func(args ...string) (int, string) {
 		var out bytes.Buffer
-		a := &app{Process: Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
+		a := &app{Process: command.Process{Stdout: &out, Stderr: &out, Exit: func(int) {}}}
 		err := a.run(t.Context(), append(args, "--admin", x.admin))
-		return ExitCode(err, &out), out.String()
+		return command.ExitCode(err, &out), out.String()
 	}
 	want := func(why, text string) {
 		t.Helper()

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/simnet"
 
 	"github.com/gorilla/websocket"
@@ -18,7 +19,7 @@ func TestSubscriptionCommands(t *testing.T) {
 	x.start(t, x.args(n))
 	command := func(args ...string) (string, error) {
 		var out bytes.Buffer
-		a := &app{Process: Process{Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
+		a := &app{Process: command.Process{Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
 		err := a.run(t.Context(), append([]string{"subscription"}, args...))
 		return out.String(), err
 	}

@@ -11,12 +11,13 @@ import (
 	"syscall"
 	"testing"
 
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/simnet"
 )
 
 // tailOf runs cistern tail on an index.
 func (x *testIndex) tailOf(ctx context.Context, out io.Writer, args ...string) error {
-	a := &app{Process: Process{Stdout: out, Stderr: io.Discard}}
+	a := &app{Process: command.Process{Stdout: out, Stderr: io.Discard}}
 	return a.run(ctx, append([]string{"tail", "--url", x.public}, args...))
 }
 
@@ -140,7 +141,7 @@ func TestTailMistakes(t *testing.T) {
 		"either --live or --historical":      {"--live", "--historical"},
 		"2 mistakes:\n  --did \"x\": want a": {"--did", "x", "--limit", "0"},
 	} {
-		err := (&app{Process: Process{Stdout: io.Discard, Stderr: io.Discard}}).run(t.Context(), append([]string{"tail"}, args...))
+		err := (&app{Process: command.Process{Stdout: io.Discard, Stderr: io.Discard}}).run(t.Context(), append([]string{"tail"}, args...))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("tail %q: %v, want %s", args, err, want)
 		}

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -122,7 +123,7 @@ func (t *tour) facts(heading string, rows [][2]string) error {
 	fmt.Fprintf(&b, "\n%s\n\n", t.paint(console.Bold, heading))
 	for _, r := range rows {
 		fmt.Fprintf(&b, "  %s %s\n", t.paint(console.Dim, fmt.Sprintf("%-13s", r[0])),
-			Page("{{wrap . 16}}", r[1], t.term.Columns()-1))
+			command.Page("{{wrap . 16}}", r[1], t.term.Columns()-1))
 	}
 	_, err := io.WriteString(t.out, b.String())
 	return err

@@ -15,6 +15,7 @@ import (
 
 	"cistern/backfill/discover"
 	"cistern/backfill/pace"
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/firehose"
 	"cistern/store"
 
@@ -23,7 +24,7 @@ import (
 )
 
 func parseShare(s string) (int, error) {
-	n, err := Number(1, 100)(strings.TrimSuffix(s, "%"))
+	n, err := command.Number(1, 100)(strings.TrimSuffix(s, "%"))
 	return int(n), err
 }
 
@@ -73,7 +74,7 @@ func parseCrawl(s string) (discover.Source, error) {
 func parseSource(pds bool) func(string) (store.Source, error) {
 	return func(s string) (store.Source, error) {
 		src, err := firehose.ParseSource(s, pds)
-		if err != nil { // without the value, which load names
+		if err != nil { // without the value, which Load names
 			err = fmt.Errorf("want a URL like https://example.com; this one %w", errors.Unwrap(err))
 		}
 		return src, err
@@ -138,7 +139,7 @@ func parseLogSize(s string) (int64, error) {
 
 // parsePeriod reads a duration that is long enough as the period of requests to hosts.
 func parsePeriod(s string) (time.Duration, error) {
-	d, err := ParseAge(s)
+	d, err := command.ParseAge(s)
 	if err != nil || d < time.Minute {
 		return 0, errors.New("want a duration of a minute or more, such as 6h or 7d")
 	}
@@ -147,7 +148,7 @@ func parsePeriod(s string) (time.Duration, error) {
 
 // parseBackupEvery reads the time between backups.
 func parseBackupEvery(s string) (time.Duration, error) {
-	d, err := ParseAge(s)
+	d, err := command.ParseAge(s)
 	if err != nil || d < time.Second {
 		return 0, errors.New("want a duration of a second or more, such as 5m or 1d")
 	}

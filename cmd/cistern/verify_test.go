@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -27,7 +28,7 @@ func TestVerifyRepairs(t *testing.T) {
 	x.settle(t, whole)
 	verify := func() (string, error) {
 		var out bytes.Buffer
-		a := &app{Process: Process{Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
+		a := &app{Process: command.Process{Stdout: &out, Stderr: &out, Environ: []string{"CISTERN_ADMIN=" + x.admin}}}
 		err := a.run(t.Context(), []string{"maintain", "run", "verify"})
 		return out.String(), err
 	}

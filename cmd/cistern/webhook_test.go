@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/ingest/simnet"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -56,7 +57,7 @@ func newHooked(t *testing.T, admin string) *hooked {
 
 func (h *hooked) command(stdin string, args ...string) (string, error) {
 	var out bytes.Buffer
-	a := &app{Process: Process{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &out, Environ: h.environ}}
+	a := &app{Process: command.Process{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &out, Environ: h.environ}}
 	err := a.run(h.t.Context(), append([]string{"subscription"}, args...))
 	return out.String(), err
 }

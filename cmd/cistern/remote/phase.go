@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 	"cistern/loop"
 	"cistern/phase"
@@ -90,7 +91,7 @@ func (o *Options) phaseSubcommand(
 		c.options = s.options()
 	}
 	return s.command("phase", c, func(ctx context.Context) error {
-		if err := NoArguments(s.cmd); err != nil {
+		if err := command.NoArguments(s.cmd); err != nil {
 			return err
 		}
 		if to == nil {
@@ -100,9 +101,9 @@ func (o *Options) phaseSubcommand(
 	})
 }
 
-func (s *phaseSession) options() []Option {
-	return []Option{{Name: "for", Value: "DURATION", Default: "10m",
-		Set:  Set(&s.duration, parsePhaseFor),
+func (s *phaseSession) options() []command.Option {
+	return []command.Option{{Name: "for", Value: "DURATION", Default: "10m",
+		Set:  command.Set(&s.duration, parsePhaseFor),
 		Help: "How long, from now; then the daemon resumes by itself. At most 24h."}}
 }
 
@@ -164,7 +165,7 @@ func (s *phaseSession) request(ctx context.Context, to phase.Phase) error {
 			fmt.Fprintln(s.Stderr, text)
 		}
 		if loop.Sleep(ctx, phaseEvery, nil); ctx.Err() != nil {
-			return fmt.Errorf("%s: interrupted; the daemon goes on to be %s", Subject(s.cmd), to)
+			return fmt.Errorf("%s: interrupted; the daemon goes on to be %s", command.Subject(s.cmd), to)
 		}
 		err = s.send(ctx, "GET", nil, keep)
 	}
@@ -173,7 +174,7 @@ func (s *phaseSession) request(ctx context.Context, to phase.Phase) error {
 		return err
 	case last.Wanted != to.String():
 		return fmt.Errorf("%s: the daemon is %s, and not %s: its time was over, or another request "+
-			"came", Subject(s.cmd), console.Printable(last.Phase), to)
+			"came", command.Subject(s.cmd), console.Printable(last.Phase), to)
 	case s.json:
 		return s.printJSON(line)
 	}

@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/client"
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 
 	"github.com/urfave/cli/v3"
@@ -40,27 +41,28 @@ type tailOptions struct {
 	limit        uint64
 }
 
-func (o *tailOptions) options() []Option {
+func (o *tailOptions) options() []command.Option {
 	cursor := func(s string) (*uint64, error) {
-		id, err := Number(0, math.MaxUint64)(s)
+		id, err := command.Number(0, math.MaxUint64)(s)
 		return &id, err
 	}
-	all := []Option{{Name: "url", Value: "URL", Default: tailDefault, Set: Set(&o.url, ParseServer),
+	all := []command.Option{{Name: "url", Value: "URL", Default: tailDefault,
+		Set:  command.Set(&o.url, command.ParseServer),
 		Help: "The daemon's public listener, URL or host:port."}}
 	all = append(all, o.eventFilter.options()...)
-	return append(all, []Option{
-		{Name: "cursor", Value: "N", Set: Set(&o.cursor, cursor),
+	return append(all, []command.Option{
+		{Name: "cursor", Value: "N", Set: command.Set(&o.cursor, cursor),
 			Help: "Begin at the event with this id; 0 is the oldest event kept. The default is " +
 				"the next event, or with --follow=false the oldest."},
-		{Name: "since", Value: "TIME", Set: Set(&o.since, parseSince),
+		{Name: "since", Value: "TIME", Set: command.Set(&o.since, parseSince),
 			Help: "Begin at the first event that the daemon wrote at this time or later: an age " +
 				"such as 90m or 7d, or a time such as 2026-01-02T15:04:05Z."},
-		{Name: "limit", Value: "N", Set: Set(&o.limit, Number(1, math.MaxUint64)),
+		{Name: "limit", Value: "N", Set: command.Set(&o.limit, command.Number(1, math.MaxUint64)),
 			Help: "End after this many events."},
-		{Name: "follow", Default: "true", Set: Set(&o.follow, ParseSwitch),
+		{Name: "follow", Default: "true", Set: command.Set(&o.follow, command.ParseSwitch),
 			Help: "Wait for new events. --follow=false ends at the newest event that the daemon " +
 				"has at the start."},
-		{Name: "json", Set: Set(&o.json, ParseSwitch),
+		{Name: "json", Set: command.Set(&o.json, command.ParseSwitch),
 			Help: "Print each event as the daemon sent it, as JSON lines."},
 	}...)
 }
@@ -78,7 +80,7 @@ func (o *tailOptions) validate() (errs []error) {
 
 // parseSince reads an age or a time.
 func parseSince(s string) (time.Time, error) {
-	if age, err := ParseAge(s); err == nil {
+	if age, err := command.ParseAge(s); err == nil {
 		return time.Now().Add(-age), nil
 	}
 	at, err := time.Parse(time.RFC3339, s)
@@ -95,12 +97,12 @@ func (a *Options) tailCommand() *cli.Command {
 		Usage:              "print the events of a running daemon as they happen",
 		UsageText:          "cistern tail [options]",
 		Description:        tailAbout,
-		Flags:              Flags(o.options()),
-		CustomHelpTemplate: HelpTemplate + tailExamples,
+		Flags:              command.Flags(o.options()),
+		CustomHelpTemplate: command.HelpTemplate + tailExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			_, _, errs := Load(o.options(), cmd, nil)
+			_, _, errs := command.Load(o.options(), cmd, nil)
 			errs = append(errs, o.validate()...)
-			if err := errors.Join(NoArguments(cmd), Mistakes(errs)); err != nil {
+			if err := errors.Join(command.NoArguments(cmd), command.Mistakes(errs)); err != nil {
 				return err
 			}
 			return a.UntilSignal(ctx, func(ctx context.Context) error { return a.tail(ctx, &o) })

@@ -1,9 +1,11 @@
-package main
+package remote
 
 import (
 	"context"
 	"encoding/json"
 	"net/url"
+
+	"cistern/cmd/cistern/command"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
@@ -28,7 +30,7 @@ func (o *Options) alertsCommand() *cli.Command {
 }
 
 func (r *session) alerts(ctx context.Context) error {
-	if err := NoArguments(r.cmd); err != nil {
+	if err := command.NoArguments(r.cmd); err != nil {
 		return err
 	}
 	titles := []string{"KIND", "SUBJECT", "STATE", "SINCE", "ATTEMPTS", "ERROR"}

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"bytes"
@@ -9,13 +9,15 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// Manual is the manual page of a program: its commands and their options, and what these do not have.
+// Manual is the manual page of a program.
 type Manual struct {
-	Root                 *cli.Command // the program
-	Purpose              string       // what the program is, for lists of pages
-	Committed            string       // the time of its newest commit, in RFC 3339; "" if that is unknown
-	Variables, ExitCodes [][2]string  // each with what it means
-	Examples             string
+	Root      *cli.Command // the program, with its commands and their options
+	Purpose   string       // what the program is, for lists of pages
+	Committed string       // the time of its newest commit, in RFC 3339; "" if that is unknown
+	// Variables are the variables of the environment, and ExitCodes the exit codes, each with what it
+	// means.
+	Variables, ExitCodes [][2]string
+	Examples             string // command lines, one a line
 }
 
 // Write writes the page in the macros man.

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"context"
@@ -77,8 +77,8 @@ func NoArguments(cmd *cli.Command) error {
 	return nil
 }
 
-// WantArguments returns an error for a command that has not n arguments, or has an empty one. form
-// names them.
+// WantArguments returns the mistake of a command that has not n arguments, or has an empty one; nil
+// if there is none. form names the arguments.
 func WantArguments(cmd *cli.Command, n int, form string) error {
 	switch {
 	case cmd.NArg() != n:
@@ -90,6 +90,6 @@ func WantArguments(cmd *cli.Command, n int, form string) error {
 	return nil
 }
 
-// Subject returns the name of a command, such as repo add, for an error: it starts with the program's
-// name already.
+// Subject returns the name of a command for an error, such as repo add: an error begins with the name
+// of the program already.
 func Subject(cmd *cli.Command) string { return strings.TrimPrefix(cmd.FullName(), "cistern ") }

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"errors"
@@ -15,8 +15,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// The functions below read the value of an option, or return what reads one. Their errors state which
-// values are valid; Load prefixes the option and the rejected value.
+// The functions below read the value of an option, or return a function that does. Their errors say
+// which values are valid; Load prefixes the option and the rejected value.
 
 // Text takes any text as it is.
 func Text(s string) (string, error) { return s, nil }
@@ -30,7 +30,7 @@ func ParseSwitch(s string) (bool, error) {
 	return on, nil
 }
 
-// Choice returns what reads a value with parse if it is among names, and refuses any other value.
+// Choice returns a function that reads a value with parse if it is among names, and refuses others.
 func Choice[T any](parse func(string) (T, error), names ...string) func(string) (T, error) {
 	return func(s string) (value T, err error) {
 		if !slices.Contains(names, s) {
@@ -40,7 +40,7 @@ func Choice[T any](parse func(string) (T, error), names ...string) func(string) 
 	}
 }
 
-// Number returns what reads a whole number from least to most.
+// Number returns a function that reads a whole number from least to most.
 func Number(least, most uint64) func(string) (uint64, error) {
 	return func(s string) (uint64, error) {
 		n, err := strconv.ParseUint(s, 10, 64)
@@ -105,7 +105,7 @@ func ParseListen(s string) (string, error) {
 }
 
 // ParseServer returns the base URL of a running server. It reads a URL, or an address as ParseListen
-// does, of which one without a host is that of this machine.
+// does; an address without a host is one of this machine.
 func ParseServer(address string) (string, error) {
 	if strings.Contains(address, "://") {
 		return ParseURL(address)

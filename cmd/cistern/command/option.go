@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// Option is one row of a table of options: a flag, a variable of the environment, a default and help.
+// Option is one row of a table of options: a flag with its variable, default and help.
 type Option struct {
 	Name    string // of the flag, without dashes; the name of the variable derives from it
 	Alias   string // a second name of the flag; "" for none
@@ -98,8 +98,8 @@ func Mistakes(errs []error) error {
 	return UsageError(fmt.Errorf("%d mistakes:%s", len(errs), &lines))
 }
 
-// ReadEnviron returns the variables of environ that give known options, by their names, for Load. It
-// also returns a mistake for each other variable that begins as they do.
+// ReadEnviron returns the variables of environ that give known options, by name, for Load. It also
+// returns a mistake for each other variable that begins with EnvPrefix.
 func ReadEnviron(environ []string, known []Option) (env map[string]string, errs []error) {
 	var names []cli.Flag
 	for _, o := range known {

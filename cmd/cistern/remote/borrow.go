@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/client"
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 	"cistern/copies"
 
@@ -34,10 +35,10 @@ var errUsed = errors.New("the checkpoint was used")
 
 // Borrow asks a daemon for a checkpoint, and calls use while the daemon keeps its files. admin is the
 // base URL of the daemon's private listener, and what states what the checkpoint is for. The daemon
-// makes it when no operation that excludes it runs, which may take hours: borrow shows on standard
+// makes it when no operation that excludes it runs, which may take hours: Borrow shows on standard
 // error what it waits for. The daemon is told what use returns. The error is that of use, or says why
 // there is no checkpoint.
-func Borrow(ctx context.Context, p *Process, admin, token string, what copies.Statement,
+func Borrow(ctx context.Context, p *command.Process, admin, token string, what copies.Statement,
 	use func(Checkpoint) (copies.Result, error)) error {
 	daemon := client.New(admin, token, "its private listener with --admin")
 	waiting, stop := context.WithCancel(ctx)

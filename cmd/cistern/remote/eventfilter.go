@@ -1,10 +1,11 @@
-package main
+package remote
 
 import (
 	"errors"
 	"strings"
 
 	"cistern/client"
+	"cistern/cmd/cistern/command"
 	"cistern/filter"
 )
 
@@ -14,23 +15,24 @@ type eventFilter struct {
 	live, historical                  bool
 }
 
-func (f *eventFilter) options() []Option {
-	return []Option{
-		{Name: "collection", Value: "NSID", Repeat: true, Set: Add(&f.collections, ParsePattern),
+func (f *eventFilter) options() []command.Option {
+	return []command.Option{
+		{Name: "collection", Value: "NSID", Repeat: true,
+			Set: command.Add(&f.collections, command.ParsePattern),
 			Help: "Record events of this collection only, such as app.bsky.feed.post or " +
 				"app.bsky.*. Account and identity events stay unless --kind leaves them out."},
-		{Name: "did", Value: "DID", Repeat: true, Set: Add(&f.dids, ParseDID),
+		{Name: "did", Value: "DID", Repeat: true, Set: command.Add(&f.dids, command.ParseDID),
 			Help: "Events of this account only."},
 		{Name: "kind", Value: "KIND", Repeat: true,
-			Set: Add(&f.kinds, Choice(Text, filter.EventKinds...)),
+			Set: command.Add(&f.kinds, command.Choice(command.Text, filter.EventKinds...)),
 			Help: "Events of this kind only: " + strings.Join(filter.EventKinds, ", ") +
 				". Repo events come only if this names them."},
 		{Name: "action", Value: "ACTION", Repeat: true,
-			Set:  Add(&f.actions, Choice(Text, filter.EventActions...)),
+			Set:  command.Add(&f.actions, command.Choice(command.Text, filter.EventActions...)),
 			Help: "Record events of this action only: create, update or delete."},
-		{Name: "live", Set: Set(&f.live, ParseSwitch),
+		{Name: "live", Set: command.Set(&f.live, command.ParseSwitch),
 			Help: "Record events from the firehose only."},
-		{Name: "historical", Set: Set(&f.historical, ParseSwitch),
+		{Name: "historical", Set: command.Set(&f.historical, command.ParseSwitch),
 			Help: "Record events from fetched repositories only."},
 	}
 }

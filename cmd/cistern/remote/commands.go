@@ -1,13 +1,17 @@
-package main
+package remote
 
-import "github.com/urfave/cli/v3"
+import (
+	"cistern/cmd/cistern/command"
 
-// Options is what the commands take from the program that they are commands of.
+	"github.com/urfave/cli/v3"
+)
+
+// Options is what the commands need of their program.
 type Options struct {
-	*Process
+	*command.Process
 	// Known are the options that variables may set. A variable of the process that begins as theirs
 	// do, and sets none of them, is a mistake.
-	Known []Option
+	Known []command.Option
 	// Step is called before each step of the screen of top. Only tests set it.
 	Step func(name string)
 }

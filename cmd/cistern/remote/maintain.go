@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"cmp"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cistern/client"
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 	"cistern/loop"
 
@@ -73,7 +74,7 @@ func (o *Options) maintainCommand() *cli.Command {
 		Usage:              "list, run and cancel the maintenance of a daemon",
 		UsageText:          "cistern maintain COMMAND [options]",
 		Description:        maintainAbout,
-		CustomHelpTemplate: HelpTemplate + maintainExamples,
+		CustomHelpTemplate: command.HelpTemplate + maintainExamples,
 		Commands: []*cli.Command{
 			sub("ls", "", "list operations and what they do", "", (*maintainSession).ls,
 				"  cistern maintain ls\n"),
@@ -98,7 +99,8 @@ func (o *Options) maintainSubcommand(name, arguments, usage, about string,
 	act func(*maintainSession, context.Context) error, examples string,
 	names ...string) *cli.Command {
 	s := &maintainSession{session: session{Options: o}}
-	options := Only([]Option{{Name: "no-wait", Set: Set(&s.noWait, ParseSwitch),
+	options := command.Only([]command.Option{{Name: "no-wait",
+		Set:  command.Set(&s.noWait, command.ParseSwitch),
 		Help: "Only request the run. It survives a restart of the daemon."}}, names...)
 	return s.command("maintain", subcommand{name, arguments, usage, about, examples, options},
 		func(ctx context.Context) error { return act(s, ctx) })
@@ -118,7 +120,7 @@ func (s *maintainSession) view(ctx context.Context,
 }
 
 func (s *maintainSession) ls(ctx context.Context) error {
-	if err := NoArguments(s.cmd); err != nil {
+	if err := command.NoArguments(s.cmd); err != nil {
 		return err
 	}
 	return s.view(ctx, func(line json.RawMessage, v maintenanceRow) error {
@@ -181,7 +183,7 @@ func (o *operationRow) progress() string {
 }
 
 func (s *maintainSession) run(ctx context.Context) error {
-	if err := WantArguments(s.cmd, 1, "OPERATION"); err != nil {
+	if err := command.WantArguments(s.cmd, 1, "OPERATION"); err != nil {
 		return err
 	}
 	name := s.cmd.Args().First()
@@ -236,7 +238,7 @@ func (o *operationRow) work() console.Work {
 func (s *maintainSession) cancel(ctx context.Context) error {
 	names := s.cmd.Args().Slice()
 	if len(names) == 0 {
-		return UsageError(errors.New(Subject(s.cmd) + " needs the name of an OPERATION"))
+		return command.UsageError(errors.New(command.Subject(s.cmd) + " needs the name of an OPERATION"))
 	}
 	for _, name := range names {
 		if err := s.request(ctx, s.client, "DELETE", name, nil); err != nil {

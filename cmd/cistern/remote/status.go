@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cistern/client"
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 	"cistern/status"
 
@@ -56,8 +57,8 @@ type statusSession struct {
 func (o *Options) statusCommand() *cli.Command {
 	s := &statusSession{session: session{Options: o}}
 	cmd := s.command("", subcommand{name: "status", usage: "show whether all is well in a daemon",
-		about: statusAbout, examples: statusExamples, options: []Option{
-			{Name: "probe", Set: Set(&s.probe, ParseSwitch),
+		about: statusAbout, examples: statusExamples, options: []command.Option{
+			{Name: "probe", Set: command.Set(&s.probe, command.ParseSwitch),
 				Help: "Print only whether the daemon is ready: for health checks."}}}, s.status)
 	cmd.UsageText = "cistern status [options]"
 	return cmd
@@ -65,7 +66,7 @@ func (o *Options) statusCommand() *cli.Command {
 
 // status is the command status.
 func (s *statusSession) status(ctx context.Context) error {
-	if err := NoArguments(s.cmd); err != nil {
+	if err := command.NoArguments(s.cmd); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusMax)
@@ -75,7 +76,7 @@ func (s *statusSession) status(ctx context.Context) error {
 	}
 	text, answer, err := s.overview(ctx)
 	if err != nil {
-		return ExitError{Code: ExitUnknown, Err: err}
+		return command.ExitError{Code: ExitUnknown, Err: err}
 	}
 	if s.json {
 		err = s.printStatus(text, &answer.Verdict)
@@ -88,7 +89,7 @@ func (s *statusSession) status(ctx context.Context) error {
 		_, err = fmt.Fprint(s.Stdout, answer.Page(view))
 	}
 	if err == nil && answer.Verdict.Bad() {
-		err = ExitError{Code: 1}
+		err = command.ExitError{Code: 1}
 	}
 	return err
 }
@@ -115,7 +116,7 @@ func (s *statusSession) printProbe(unready string, err error) error {
 		return err
 	}
 	if word != "ready" {
-		return ExitError{Code: 1}
+		return command.ExitError{Code: 1}
 	}
 	return nil
 }

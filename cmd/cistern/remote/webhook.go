@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"cmp"
@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/url"
 
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 )
 
@@ -27,16 +28,16 @@ type webhookOptions struct {
 	secrets          string // a file
 }
 
-func (o *webhookOptions) options() []Option {
-	return []Option{
-		{Name: "webhook", Value: "URL", Set: Set(&o.url, parseWebhook),
+func (o *webhookOptions) options() []command.Option {
+	return []command.Option{
+		{Name: "webhook", Value: "URL", Set: command.Set(&o.url, parseWebhook),
 			Help: "Have the events posted to this URL instead of waiting for connections. With " +
 				"--replace, none removes the webhook."},
-		{Name: "webhook-events", Value: "N", Set: Set(&o.events, Number(1, 100)),
+		{Name: "webhook-events", Value: "N", Set: command.Set(&o.events, command.Number(1, 100)),
 			Help: "Most events of a request. The default is 1."},
-		{Name: "webhook-requests", Value: "N", Set: Set(&o.requests, Number(1, 16)),
+		{Name: "webhook-requests", Value: "N", Set: command.Set(&o.requests, command.Number(1, 16)),
 			Help: "Most requests in flight, each with events of other accounts. The default is 4."},
-		{Name: "webhook-secrets", Value: "FILE", Set: Set(&o.secrets, Text),
+		{Name: "webhook-secrets", Value: "FILE", Set: command.Set(&o.secrets, command.Text),
 			Help: "File with the secrets that sign each request, one a line, the newest first; - " +
 				"is standard input. Each is whsec_ and the base64 of 24 to 64 bytes. Without " +
 				"it a webhook keeps its secrets, and a new one gets one, which is printed once."},
@@ -93,7 +94,8 @@ func (s *subscriptionSession) wantedWebhook(former *webhookRow) (*webhookPut, er
 	changes := o.events != 0 || o.requests != 0 || o.secrets != ""
 	switch {
 	case o.url == noWebhook && changes:
-		return nil, UsageError(errors.New("give either --webhook none or other options of a webhook"))
+		return nil, command.UsageError(errors.New("give either --webhook none or other options of " +
+			"a webhook"))
 	case o.url == noWebhook && former == nil:
 		return nil, errors.New("--webhook none: there is no webhook to remove")
 	case o.url == noWebhook:
@@ -126,8 +128,8 @@ func (s *subscriptionSession) secrets() ([]string, error) {
 func (s *subscriptionSession) rotate(ctx context.Context) error {
 	name, err := s.name("")
 	if err == nil && s.hook.secrets == "" {
-		err = UsageError(fmt.Errorf("%s needs the secrets, the newest first, with --webhook-secrets FILE; "+
-			"- is standard input", Subject(s.cmd)))
+		err = command.UsageError(fmt.Errorf("%s needs the secrets, the newest first, with "+
+			"--webhook-secrets FILE; - is standard input", command.Subject(s.cmd)))
 	}
 	if err != nil {
 		return err

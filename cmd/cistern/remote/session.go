@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"bufio"
@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"cistern/client"
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 
 	"github.com/urfave/cli/v3"
@@ -29,13 +30,15 @@ type session struct {
 	admin, token string
 }
 
-func (r *session) options() []Option {
-	return []Option{
-		{Name: "json", Set: Set(&r.json, ParseSwitch),
+func (r *session) options() []command.Option {
+	return []command.Option{
+		{Name: "json", Set: command.Set(&r.json, command.ParseSwitch),
 			Help: "Print the daemon's rows as JSON lines."},
-		{Name: "admin", Value: "ADDR", Default: AdminDefault, Set: Set(&r.admin, ParseServer),
+		{Name: "admin", Value: "ADDR", Default: AdminDefault,
+			Set:  command.Set(&r.admin, command.ParseServer),
 			Help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
-		{Name: "admin-token", Value: "TOKEN", Secret: true, Set: Set(&r.token, Text),
+		{Name: "admin-token", Value: "TOKEN", Secret: true,
+			Set:  command.Set(&r.token, command.Text),
 			Help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
 	}
 }
@@ -45,7 +48,7 @@ type subcommand struct {
 	name, arguments, usage string
 	about                  string // "": the usage, as a sentence
 	examples               string
-	options                []Option // besides the options of session
+	options                []command.Option // besides the options of session
 }
 
 // command returns the command of a family that runs act. Only the options of session are read from
@@ -57,13 +60,13 @@ func (r *session) command(family string, c subcommand, act func(context.Context)
 		UsageText: strings.TrimSpace("cistern " + family + " " + c.name + " [options] " +
 			c.arguments),
 		Description:        cmp.Or(c.about, strings.ToUpper(c.usage[:1])+c.usage[1:]+"."),
-		Flags:              Flags(append(c.options, r.options()...)),
-		CustomHelpTemplate: HelpTemplate + c.examples,
+		Flags:              command.Flags(append(c.options, r.options()...)),
+		CustomHelpTemplate: command.HelpTemplate + c.examples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := ReadEnviron(r.Environ, r.Known)
-			_, _, own := Load(c.options, cmd, nil)
-			_, _, common := Load(r.options(), cmd, env)
-			if err := Mistakes(append(append(errs, own...), common...)); err != nil {
+			env, errs := command.ReadEnviron(r.Environ, r.Known)
+			_, _, own := command.Load(c.options, cmd, nil)
+			_, _, common := command.Load(r.options(), cmd, env)
+			if err := command.Mistakes(append(append(errs, own...), common...)); err != nil {
 				return err
 			}
 			r.cmd = cmd
@@ -114,6 +117,7 @@ func (r *session) list(titles []string, none string,
 	return table.Flush()
 }
 
+// unmarshalRow reads a row of an answer. Its error shows the beginning of the row.
 func unmarshalRow(line json.RawMessage, row any) error {
 	if err := json.Unmarshal(line, row); err != nil {
 		return fmt.Errorf("row %s: %w", console.Clip(console.Printable(string(line)), 80), err)

@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"cmp"
@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"cistern/backfill/pace"
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 
 	"github.com/urfave/cli/v3"
@@ -44,7 +45,7 @@ func (o *Options) hostCommand() *cli.Command {
 		Usage:              "list, limit and ban the hosts of repositories",
 		UsageText:          "cistern host COMMAND [options]",
 		Description:        hostAbout,
-		CustomHelpTemplate: HelpTemplate + hostExamples,
+		CustomHelpTemplate: command.HelpTemplate + hostExamples,
 		Commands: []*cli.Command{
 			o.hostSubcommand("ls", "", "list hosts, the longest queue first", "", (*hostSession).ls,
 				"  cistern host ls --state failing\n"),
@@ -68,10 +69,11 @@ func (o *Options) hostSubcommand(name, arguments, usage, about string,
 	s := &hostSession{session: session{Options: o}}
 	c := subcommand{name: name, arguments: arguments, usage: usage, about: about, examples: examples}
 	if name == "ls" {
-		c.options = []Option{
-			{Name: "state", Value: "STATE", Set: Set(&s.state, Text),
+		c.options = []command.Option{
+			{Name: "state", Value: "STATE", Set: command.Set(&s.state, command.Text),
 				Help: "Only hosts in this state: ok, parked (asked for a pause), failing or banned."},
-			{Name: "limit", Value: "N", Default: "20", Set: Set(&s.limit, Number(0, math.MaxInt32)),
+			{Name: "limit", Value: "N", Default: "20",
+				Set:  command.Set(&s.limit, command.Number(0, math.MaxInt32)),
 				Help: "Most hosts to list. 0 lists all."},
 		}
 	}
@@ -80,7 +82,7 @@ func (o *Options) hostSubcommand(name, arguments, usage, about string,
 
 // ls reads all hosts, which the daemon lists in the order of their discovery, and sorts them.
 func (s *hostSession) ls(ctx context.Context) error {
-	if err := NoArguments(s.cmd); err != nil {
+	if err := command.NoArguments(s.cmd); err != nil {
 		return err
 	}
 	rows, err := s.all(ctx)
@@ -141,13 +143,13 @@ func askHost(method, part string) func(*hostSession, context.Context) error {
 
 // restrict sets the limits of a host, which have the form that --host-limit has.
 func (s *hostSession) restrict(ctx context.Context) error {
-	err := WantArguments(s.cmd, 2, "HOST "+pace.OverrideForm+" (such as pds.example.com 2:4)")
+	err := command.WantArguments(s.cmd, 2, "HOST "+pace.OverrideForm+" (such as pds.example.com 2:4)")
 	if err != nil {
 		return err
 	}
 	limits, err := pace.ParseOverride(s.cmd.Args().Get(1))
 	if err != nil {
-		return UsageError(fmt.Errorf("limits %q: %w", s.cmd.Args().Get(1), err))
+		return command.UsageError(fmt.Errorf("limits %q: %w", s.cmd.Args().Get(1), err))
 	}
 	return s.ask(ctx, "PUT", "/limits", limits)
 }
@@ -158,7 +160,8 @@ func (s *hostSession) ask(ctx context.Context, method, part string, body any) er
 	if body != nil {
 		rows = append(rows, body)
 	} else if s.cmd.NArg() != 1 {
-		return UsageError(fmt.Errorf("%s needs one HOST, such as pds.example.com", Subject(s.cmd)))
+		return command.UsageError(fmt.Errorf("%s needs one HOST, such as pds.example.com",
+			command.Subject(s.cmd)))
 	}
 	path := "/hosts/" + url.PathEscape(s.cmd.Args().First()) + part
 	_, err := s.do(ctx, method, path, nil, rows, func(line json.RawMessage) error {

@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"cmp"
@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 
 	"github.com/dustin/go-humanize"
@@ -62,7 +63,7 @@ func (o *Options) repoCommand() *cli.Command {
 		Usage:              "add, list, inspect, resync and remove repositories",
 		UsageText:          "cistern repo COMMAND [options]",
 		Description:        repoAbout,
-		CustomHelpTemplate: HelpTemplate + repoExamples,
+		CustomHelpTemplate: command.HelpTemplate + repoExamples,
 		Commands: []*cli.Command{
 			o.repoSubcommand("add", "DID... | -f FILE", "track repositories and fetch them",
 				(*repoSession).add, `  cistern repo add did:plc:ewvi7nxzyoun6zhxrhs64oiz
@@ -96,23 +97,23 @@ type repoSession struct {
 	purge                       bool
 }
 
-func (s *repoSession) options() []Option {
-	return []Option{
-		{Name: "file", Alias: "f", Value: "FILE", Set: Set(&s.file, Text),
+func (s *repoSession) options() []command.Option {
+	return []command.Option{
+		{Name: "file", Alias: "f", Value: "FILE", Set: command.Set(&s.file, command.Text),
 			Help: "Read DIDs from a file, one a line; - is standard input. Blank lines and # " +
 				"comments are skipped."},
-		{Name: "state", Value: "STATE", Set: Set(&s.state, Text),
+		{Name: "state", Value: "STATE", Set: command.Set(&s.state, command.Text),
 			Help: "All repositories in this state: pending, draining, synced, resync (waiting " +
 				"for a retry), gone or idle."},
-		{Name: "verified", Value: "LEVEL", Set: Set(&s.verified, Text),
+		{Name: "verified", Value: "LEVEL", Set: command.Set(&s.verified, command.Text),
 			Help: "Only repositories whose last write was verified to this level: full, hashes, " +
 				"ops or formerkey."},
-		{Name: "host", Value: "HOST", Set: Set(&s.host, Text),
+		{Name: "host", Value: "HOST", Set: command.Set(&s.host, command.Text),
 			Help: "Only repositories of this host, such as pds.example.com."},
 		{Name: "limit", Value: "N", Default: "100",
-			Set:  Set(&s.limit, Number(0, math.MaxInt32)),
+			Set:  command.Set(&s.limit, command.Number(0, math.MaxInt32)),
 			Help: "Most repositories to list. 0 lists all."},
-		{Name: "purge", Set: Set(&s.purge, ParseSwitch),
+		{Name: "purge", Set: command.Set(&s.purge, command.ParseSwitch),
 			Help: "Delete their records too. Only another fetch restores them."},
 	}
 }
@@ -124,7 +125,7 @@ func (o *Options) repoSubcommand(name, arguments, usage string,
 	s := &repoSession{session: session{Options: o}}
 	c := subcommand{name: name, arguments: arguments, usage: usage, examples: examples}
 	if len(names) > 0 {
-		c.options = Only(s.options(), names...)
+		c.options = command.Only(s.options(), names...)
 	}
 	return s.command("repo", c, func(ctx context.Context) error { return act(s, ctx) })
 }
@@ -146,7 +147,7 @@ func (s *repoSession) resync(ctx context.Context) error {
 		return s.change(ctx, "POST", "/repos/resync", nil)
 	}
 	if s.cmd.NArg() > 0 || s.file != "" {
-		return UsageError(errors.New("give either DIDs or --state, not both"))
+		return command.UsageError(errors.New("give either DIDs or --state, not both"))
 	}
 	var dids []string
 	_, err := s.pages(ctx, url.Values{"state": {s.state}}, 0, func(line json.RawMessage) error {
@@ -168,7 +169,8 @@ func (s *repoSession) change(ctx context.Context, method, path string, query url
 		return err
 	}
 	if len(dids) == 0 {
-		return UsageError(fmt.Errorf("%s needs DIDs, as arguments or from a file with -f", Subject(s.cmd)))
+		return command.UsageError(fmt.Errorf("%s needs DIDs, as arguments or from a file with -f",
+			command.Subject(s.cmd)))
 	}
 	return s.send(ctx, method, path, query, dids)
 }
@@ -233,7 +235,7 @@ func (s *repoSession) dids() ([]string, error) {
 }
 
 func (s *repoSession) ls(ctx context.Context) error {
-	if err := NoArguments(s.cmd); err != nil {
+	if err := command.NoArguments(s.cmd); err != nil {
 		return err
 	}
 	query := url.Values{}
@@ -298,7 +300,7 @@ func (s *repoSession) pages(ctx context.Context, query url.Values, limit int,
 
 func (s *repoSession) show(ctx context.Context) error {
 	if s.cmd.NArg() != 1 {
-		return UsageError(fmt.Errorf("%s needs one DID or handle", Subject(s.cmd)))
+		return command.UsageError(fmt.Errorf("%s needs one DID or handle", command.Subject(s.cmd)))
 	}
 	did, err := s.resolve(ctx, s.cmd.Args().First())
 	if err != nil {

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"strings"
@@ -6,9 +6,8 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// HelpTemplate is the help page of every command up to its examples, which a command appends. The
-// usage of a flag is the placeholder of its value, and on the next line what the flag does, as Flags
-// makes it.
+// HelpTemplate is the help page of every command up to its examples, which the command appends. The
+// usage of a flag is the placeholder of its value and, on the next line, what the flag does.
 const HelpTemplate = `Usage:
   {{.UsageText}}
 

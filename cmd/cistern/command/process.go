@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"context"
@@ -37,8 +37,8 @@ func (p *Process) Run(ctx context.Context, root *cli.Command, args []string) err
 	return root.Run(ctx, append([]string{root.Name}, args...))
 }
 
-// Progress returns what shows on standard error how far a command is. verb begins its line, and unit
-// is that of the figures.
+// Progress returns what shows on standard error how far a command is. verb begins its line; unit is
+// the unit of its figures.
 func (p *Process) Progress(verb string, unit console.Unit) *console.Progress {
 	return console.NewProgress(console.New(p.Stderr, p.Environ), verb, unit)
 }

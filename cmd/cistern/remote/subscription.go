@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cistern/client"
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 
 	"github.com/dustin/go-humanize"
@@ -107,7 +108,7 @@ func (o *Options) subscriptionCommand() *cli.Command {
 		Usage:              "list, make, inspect, replay and remove subscriptions",
 		UsageText:          "cistern subscription COMMAND [options]",
 		Description:        subscriptionAbout,
-		CustomHelpTemplate: HelpTemplate + subscriptionExamples,
+		CustomHelpTemplate: command.HelpTemplate + subscriptionExamples,
 		Commands: []*cli.Command{
 			sub("ls", "", "list durable subscriptions", subscriptionLsAbout,
 				(*subscriptionSession).ls, `  cistern subscription ls
@@ -155,19 +156,19 @@ type subscriptionSession struct {
 	share   string
 }
 
-func (s *subscriptionSession) options() []Option {
+func (s *subscriptionSession) options() []command.Option {
 	all := append(s.eventFilter.options(), s.hook.options()...)
-	return append(all, []Option{
-		{Name: "start", Value: "START", Set: Set(&s.start, parseStart),
+	return append(all, []command.Option{
+		{Name: "start", Value: "START", Set: command.Set(&s.start, parseStart),
 			Help: "Where a new subscription begins: snapshot (all current records, and then the " +
 				"events from now on), oldest (the oldest event kept), head (the next event; the " +
 				"default), the id of an event, an age such as 90m or 7d, or a time such as " +
 				"2026-01-02T15:04:05Z."},
 		{Name: "share", Value: "exclusive|did",
-			Set: Set(&s.share, Choice(Text, "exclusive", "did")),
+			Set: command.Set(&s.share, command.Choice(command.Text, "exclusive", "did")),
 			Help: "How many connections there may be. exclusive: one (the default). did: " +
 				"several, which divide the accounts."},
-		{Name: "replace", Set: Set(&s.replace, ParseSwitch),
+		{Name: "replace", Set: command.Set(&s.replace, command.ParseSwitch),
 			Help: "Change the filter and the share of a subscription that exists. It goes on " +
 				"where it is. Its webhook stays as far as no --webhook option changes it."},
 	}...)
@@ -197,13 +198,13 @@ func (o *Options) subscriptionSubcommand(name, arguments, usage, about string,
 	s := &subscriptionSession{session: session{Options: o}}
 	c := subcommand{name: name, arguments: arguments, usage: usage, about: about, examples: examples}
 	if len(names) > 0 {
-		c.options = Only(s.options(), names...)
+		c.options = command.Only(s.options(), names...)
 	}
 	return s.command("subscription", c, func(ctx context.Context) error { return act(s, ctx) })
 }
 
 func (s *subscriptionSession) ls(ctx context.Context) error {
-	if err := NoArguments(s.cmd); err != nil {
+	if err := command.NoArguments(s.cmd); err != nil {
 		return err
 	}
 	titles := []string{"NAME", "CONNECTIONS", "LAG", "UNACKED", "OLDEST", "HOLDS", "NEXT", "FILTER"}
@@ -256,7 +257,7 @@ func (s *subscriptionSession) add(ctx context.Context) error {
 			"where it is, and replay moves it")
 	}
 	if err != nil {
-		return UsageError(err)
+		return command.UsageError(err)
 	}
 	former, err := s.find(ctx, name)
 	switch {
@@ -303,7 +304,7 @@ func (s *subscriptionSession) replay(ctx context.Context) error {
 	text := s.cmd.Args().Get(1)
 	start, err := parseStart(text)
 	if err != nil {
-		return fmt.Errorf("%s: START %q: %w", Subject(s.cmd), text, err)
+		return fmt.Errorf("%s: START %q: %w", command.Subject(s.cmd), text, err)
 	}
 	return s.send(ctx, "POST", "/"+name+"/replay", startRow{start}, s.moved("replayed"))
 }
@@ -327,7 +328,8 @@ func (s *subscriptionSession) moved(verb string) func(json.RawMessage, *subscrip
 func (s *subscriptionSession) rm(ctx context.Context) error {
 	names := s.cmd.Args().Slice()
 	if len(names) == 0 {
-		return UsageError(fmt.Errorf("%s needs the NAME of a subscription", Subject(s.cmd)))
+		return command.UsageError(fmt.Errorf("%s needs the NAME of a subscription",
+			command.Subject(s.cmd)))
 	}
 	for _, name := range names {
 		print := func(_ json.RawMessage, r *subscriptionRow) error {
@@ -345,7 +347,7 @@ func (s *subscriptionSession) rm(ctx context.Context) error {
 // there is only one.
 func (s *subscriptionSession) name(more string) (string, error) {
 	form := strings.Fields("NAME " + more)
-	if err := WantArguments(s.cmd, len(form), strings.Join(form, " ")); err != nil {
+	if err := command.WantArguments(s.cmd, len(form), strings.Join(form, " ")); err != nil {
 		return "", err
 	}
 	return url.PathEscape(s.cmd.Args().First()), nil

@@ -1,4 +1,4 @@
-package main
+package remote
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"cistern/cmd/cistern/command"
 	"cistern/console"
 	"cistern/loop"
 	"cistern/status"
@@ -38,8 +39,9 @@ type topSession struct {
 func (o *Options) topCommand() *cli.Command {
 	s := &topSession{statusSession: statusSession{session: session{Options: o}}}
 	cmd := s.command("", subcommand{name: "top", usage: "show what a daemon does, live",
-		about: topAbout, examples: topExamples, options: []Option{
-			{Name: "every", Value: "DURATION", Default: "2s", Set: Set(&s.every, parseTopEvery),
+		about: topAbout, examples: topExamples, options: []command.Option{
+			{Name: "every", Value: "DURATION", Default: "2s",
+				Set:  command.Set(&s.every, parseTopEvery),
 				Help: "Time between two requests, 200ms to 1h."}}}, s.top)
 	cmd.UsageText = "cistern top [options]"
 	return cmd
@@ -56,7 +58,7 @@ func parseTopEvery(s string) (time.Duration, error) {
 
 // top is the command top.
 func (s *topSession) top(ctx context.Context) error {
-	if err := NoArguments(s.cmd); err != nil {
+	if err := command.NoArguments(s.cmd); err != nil {
 		return err
 	}
 	if s.json {
@@ -98,7 +100,7 @@ func (s *topSession) rows(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && n == 0:
-			return ExitError{Code: ExitUnknown, Err: err}
+			return command.ExitError{Code: ExitUnknown, Err: err}
 		case err != nil:
 			live.Fail(err)
 		default:
