@@ -124,7 +124,8 @@ type Handlers struct {
 	subscriptions subscriptions
 }
 
-// New returns handlers. It starts nothing.
+// New returns handlers. It starts nothing. An error means that the default of Copies could not be
+// made.
 func New(o Options) (*Handlers, error) {
 	o = o.withDefaults()
 	lent, err := o.registry()
