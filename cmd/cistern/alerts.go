@@ -15,6 +15,7 @@ import (
 	"cistern/backfill/hosts"
 	"cistern/cmd/cistern/command"
 	"cistern/condition"
+	"cistern/console"
 	"cistern/ingest/firehose"
 	"cistern/ingest/identity"
 	"cistern/maintain"
@@ -135,7 +136,7 @@ func failingTogether(s *store.Store, standing func(uint32) hosts.Standing) (
 		return nil, err
 	}
 	return []alert.Failure{{Kind: alert.Hosts, Name: "all", Attempts: int(failing),
-		Error: fmt.Sprintf("%s hosts fail, which have %s of %s repositories", humanize.Comma(failing),
+		Error: fmt.Sprintf("%s failing, with %s of %s repositories", console.Count(failing, "host"),
 			humanize.Comma(lost), humanize.Comma(all))}}, nil
 }
 

@@ -24,9 +24,10 @@
 //     invariant 4.
 //  8. KeysAt believes the PLC directory, as Resolve does, and ignores nullified operations. A key
 //     that was rotated out is never valid for a time that is minutes later.
-//  9. A PLC directory is a fault once a quarter of its requests of the last 5 minutes, and 4 of them,
-//     got no answer about a DID, until less than a tenth has got none for 2 minutes. Requests that
-//     the caller stopped do not count, and those refused by a 429 only while no other is answered.
+//  9. The fault of a PLC directory begins once a quarter of its requests of the last 5 minutes, and
+//     at least 4 of them, got no answer about a DID. It ends once less than a tenth has got none for
+//     2 minutes. Requests that the caller stopped do not count. Requests that a 429 refused count
+//     only while no other request is answered.
 //     A directory that left a request without an answer is asked every ProbeEvery, so that the
 //     fault begins and ends without lookups too.
 //
