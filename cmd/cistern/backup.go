@@ -42,8 +42,8 @@ const backupLsAbout = `List the complete backups of a destination, oldest first.
 HEAD is the newest event of the log, and EPOCH names the log.`
 
 const backupVerifyAbout = `Read every file of all backups of a destination, or of one, and
-compare it with its hash. Each file that is missing or damaged is named, and the
-exit code is 1 then. If a damaged table is deleted from the destination, the
+compare it with its hash. The last line has the time of the newest backup. Each
+file that is missing or damaged is named, and the exit code is 1 then. If a damaged table is deleted from the destination, the
 next backup stores it again, if the daemon still has it.`
 
 const restoreAbout = `Restore a backup into an empty directory. Every file is compared with
@@ -284,9 +284,10 @@ func (s *backupSession) verify(ctx context.Context) error {
 		return fmt.Errorf("%s of %s damaged: delete the tables that are named, and make another backup",
 			console.Count(int64(bad), "file"), s.to)
 	}
-	_, err = fmt.Fprintf(s.Stdout, "%s, %s in %s: no difference\n",
+	newest := all[len(all)-1]
+	_, err = fmt.Fprintf(s.Stdout, "%s, %s in %s: no difference; the newest is of %s\n",
 		console.Count(int64(len(all)), "backup"), size(read.Bytes),
-		console.Count(int64(read.Files), "file"))
+		console.Count(int64(read.Files), "file"), newest.Created.Format(time.RFC3339))
 	return err
 }
 
