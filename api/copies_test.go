@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"cistern/api"
 	"cistern/copies"
@@ -116,15 +117,18 @@ func (w *world) borrow(t testing.TB, body string) (id string, end func()) {
 // idle waits until no more than most copies are under way.
 func (w *world) idle(t testing.TB, most int) []copyItem {
 	t.Helper()
-	for {
+	for end := time.Now().Add(20 * time.Second); ; {
 		var answer struct{ Copies []copyItem }
 		w.show(t, "/copies", &answer) // a copy may end before /overview is read
 		running := 0
 		for _, c := range answer.Copies {
 			running += c.Running
 		}
-		if running <= most || t.Context().Err() != nil {
+		if running <= most {
 			return w.copies(t)
+		}
+		if time.Now().After(end) {
+			t.Fatalf("under way: %+v", answer.Copies)
 		}
 	}
 }
