@@ -189,8 +189,14 @@ const progress = {
     td.className = "progress";
     td.append(make("progress"), make("span"));
   },
-  show: (td, { progress: p, state, waits }) => {
+  show: (td, { progress: p, state, waits, command, destination }) => {
     const [meter, words] = td.children;
+    if (command) {
+      meter.hidden = true;
+      text(words, `to ${destination}`);
+      td.title = words.textContent;
+      return;
+    }
     const runs = state !== "idle";
     meter.hidden = !runs || !p;
     if (p?.total) {
@@ -205,10 +211,11 @@ const progress = {
   },
 };
 
-// copyRows returns the copies that commands made, as rows of operations that cannot be requested.
+// copyRows returns the copies that commands made last, as rows of operations that cannot be requested.
 function copyRows(copies) {
-  return copies.map((c) => ({ ...c, name: `${c.kind} to ${c.destination}`, command: true,
-    state: c.running ? "running" : "idle" }));
+  const most = 3;
+  return ["backup", "export"].flatMap((kind) => copies.filter((c) => c.kind === kind).slice(0, most))
+    .map((c) => ({ ...c, name: c.kind, command: true, state: c.running ? "running" : "idle" }));
 }
 
 function lastRun(op, now) {
@@ -221,8 +228,9 @@ function lastRun(op, now) {
 // maintenance shows the operations. act is called with the name of one and whether it is to run.
 export function maintenance(o, act) {
   say("maintenance-count", o.maintenance.paused ? `paused: ${o.maintenance.paused}` : o.maintenance.disk_short ? "the disk is short" : "");
-  fill(at("maintenance"), [...o.maintenance.operations, ...copyRows(o.copies)], (op) => op.name, [
-    plain((op) => op.name, "clip"),
+  fill(at("maintenance"), [...copyRows(o.copies), ...o.maintenance.operations],
+    (op) => (op.command ? `${op.kind} ${op.destination}` : op.name), [
+    plain((op) => op.name),
     badge((op) => (op.failures && op.state === "idle" ? ["failed", "bad"] : [op.state, operationLevels[op.state]])),
     progress,
     plain((op) => lastRun(op, o.time), "clip long"),
