@@ -99,12 +99,12 @@ export function repositories(o, choose) {
   const { counts } = o.stats;
   const rows = [
     ...stateRows.map((row) => ({ ...row, n: counts[row.count] })),
-    ...gauges.map(([gauge, meaning]) => ({ name: gauge, level: "idle", meaning, n: counts[gauge], below: true })),
+    ...gauges.map(([gauge, meaning]) => ({ name: gauge, level: "idle", meaning, n: counts[gauge], beside: true })),
   ];
   fill(at("states"), rows, (r) => r.name, [
     {
       begin: (td, r) => {
-        td.className = r.below ? "below" : "";
+        td.className = r.below ? "below" : r.beside ? "beside" : "";
         if (!r.query) {
           td.append(make("span", "gauge", r.name));
         } else {
