@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -184,11 +185,22 @@ func TestCopies(t *testing.T) {
 	export = copyItem{Kind: "export", Destination: "/exports", Ended: "set", Error: copies.Gone, Failures: 1}
 	want(w.idle(t, 0), backup, export)
 
+	wantNotes := func(n int) {
+		t.Helper()
+		var overview struct{ Verdict struct{ Notes []string } }
+		call(t, "GET", w.admin.URL+"/overview", "", nil, &overview)
+		notes := slices.DeleteFunc(overview.Verdict.Notes, func(note string) bool { return !strings.Contains(note, "backup by command") })
+		if len(notes) != n || n > 0 && !strings.Contains(notes[0], "s3://backups/a failed") {
+			t.Errorf("%q, want %d notes about backups", notes, n)
+		}
+	}
+	wantNotes(0) // an export failed
 	third, end := w.borrow(t, backupBody)
 	end()
 	backup.Error, backup.Failures = copies.Gone, 1
 	want(w.idle(t, 0), backup, export)
 	w.report(t, third, `{"complete":true}`, 404, "its request for a checkpoint has ended")
+	wantNotes(1)
 }
 
 // TestHostileCopies: what a command sends is bounded and checked, lends no checkpoint and changes no

@@ -22,6 +22,9 @@ type Facts struct {
 	DiskShort time.Time
 	// Tracking is which repositories are tracked. Nil: unknown.
 	Tracking *Tracking
+	// Backups are the destinations of 'cistern backup' where the last backup failed, although an
+	// earlier one was complete.
+	Backups []Backup
 	// Ignored are options of the filter that differ from the filter in force.
 	Ignored []Ignored
 }
@@ -47,6 +50,13 @@ type Tracking struct {
 	Repos int64 // tracked now
 	Full  bool  // the filter has mode full
 	Finds bool  // the filter and the sources can find repositories that nothing names
+}
+
+// Backup is the last backup that a command made, which failed.
+type Backup struct {
+	Destination string
+	Ended       time.Time
+	Error       string
 }
 
 // Ignored is an option of the filter that applies to a new store only.

@@ -19,8 +19,9 @@ import (
 //	          the daemon drains or is suspended; the firehose is paused; the disk reaches its
 //	          reserve within diskSoon, and no alert says that it has
 //	note      backfill or the crawler is paused; a subject fails in the grace of its alert; the disk
-//	          reaches its reserve within diskLater; nothing is tracked, and nothing can be found; an
-//	          option of the filter is ignored; the daemon only answers (--read-only)
+//	          reaches its reserve within diskLater; the last 'cistern backup' to a destination failed that
+//	          has a complete one; nothing is tracked, and nothing can be found; an option of the
+//	          filter is ignored; the daemon only answers (--read-only)
 //	all well  neither
 type Verdict struct {
 	Level string `json:"level"` // Bad with a problem, Warn with notes only, else Good
@@ -59,6 +60,7 @@ func Of(f Facts) Verdict {
 	v.judgeAlerts(&f)
 	v.judgeSources(&f)
 	v.judgeDisk(&f)
+	v.judgeBackups(&f)
 	v.judgeFilter(&f)
 	v.Count = len(v.Problems)
 	v.Level, v.Text = words(v.Count, len(v.Notes))
@@ -156,6 +158,14 @@ func (v *Verdict) judgeDisk(f *Facts) {
 		v.problem(text, ago(f.DiskShort, f.Now))
 	case left < diskLater:
 		v.note(text, ago(f.DiskShort, f.Now))
+	}
+}
+
+// judgeBackups looks at backups by commands. Those of the daemon are alerts.
+func (v *Verdict) judgeBackups(f *Facts) {
+	for _, b := range f.Backups {
+		v.note("the last backup by command to %s failed %s: %s", b.Destination, ago(b.Ended, f.Now),
+			b.Error)
 	}
 }
 

@@ -74,6 +74,8 @@ func TestVerdict(t *testing.T) {
 			"nothing is tracked: name a source by --relay, --pds or --crawl, or run 'cistern repo add DID'"},
 		"nothing is found yet": {verdict.Facts{Tracking: &verdict.Tracking{Finds: true}}, "", ""},
 		"one is tracked":       {verdict.Facts{Tracking: &verdict.Tracking{Repos: 1}}, "", ""},
+		"a backup by command failed": {verdict.Facts{Backups: []verdict.Backup{{Destination: "s3://b/p", Ended: now.Add(-time.Hour), Error: "no space"}}}, "",
+			"the last backup by command to s3://b/p failed 1 hour ago: no space"},
 		"an option is ignored": {verdict.Facts{Ignored: []verdict.Ignored{{Option: "--mode full", Held: "filter"}}}, "",
 			"--mode full is ignored: the store keeps filter, which PATCH /filter changes"},
 	} {

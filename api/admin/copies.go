@@ -7,6 +7,7 @@ import (
 
 	"cistern/api/wire"
 	"cistern/copies"
+	"cistern/verdict"
 )
 
 // copyRoutes shows what commands make of checkpoints, and takes their results.
@@ -43,6 +44,17 @@ func (c copyRoutes) items() []copyItem {
 			Since: moment(s.Began), Ended: moment(s.Ended), Succeeded: moment(s.Succeeded),
 			Generation: s.Generation, Bytes: s.Bytes, Seconds: s.Took.Seconds(), Error: s.Error,
 			Failures: s.Failures})
+	}
+	return all
+}
+
+// failing returns the destinations of backups where the last one failed and an earlier one was
+// complete. A destination without a complete backup may be a mistake in a command line.
+func (c copyRoutes) failing() (all []verdict.Backup) {
+	for _, s := range c.registry.View() {
+		if s.Kind == copies.Backup && s.Failures > 0 && !s.Succeeded.IsZero() {
+			all = append(all, verdict.Backup{Destination: s.Destination, Ended: s.Ended, Error: s.Error})
+		}
 	}
 	return all
 }

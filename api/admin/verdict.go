@@ -10,7 +10,8 @@ import (
 // verdict judges the daemon by the figures of an answer and by what only this package knows.
 func (o *overview) verdict(now time.Time, body *overviewBody) verdict.Verdict {
 	f := verdict.Facts{Now: now, Unready: o.stats.unready(), Paused: body.Stats.Paused,
-		Alerts: o.alerts(), Sources: o.following(), Tracking: o.tracking(), Ignored: o.ignored()}
+		Alerts: o.alerts(), Sources: o.following(), Tracking: o.tracking(),
+		Backups: o.copies.failing(), Ignored: o.ignored()}
 	if p := body.Stats.Phase; p != nil {
 		f.Phase = &verdict.Phase{Name: p.Phase, Wanted: p.Wanted, Reached: p.Reached,
 			Failure: p.Failure, Reason: p.Reason}

@@ -43,8 +43,9 @@ HEAD is the newest event of the log, and EPOCH names the log.`
 
 const backupVerifyAbout = `Read every file of all backups of a destination, or of one, and
 compare it with its hash. The last line has the time of the newest backup. Each
-file that is missing or damaged is named, and the exit code is 1 then. If a damaged table is deleted from the destination, the
-next backup stores it again, if the daemon still has it.`
+file that is missing or damaged is named, and the exit code is 1 then. If a
+damaged table is deleted from the destination, the next backup stores it again,
+if the daemon still has it.`
 
 const restoreAbout = `Restore a backup into an empty directory. Every file is compared with
 its hash. After an interruption, run the command again: it goes on, and until it

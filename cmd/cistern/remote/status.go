@@ -23,7 +23,8 @@ listener at --admin, and whether it needs an operator. The exit code is
 
   0  all is well, or there are only notes (-): backfill or the crawler is
      paused, something fails that is no alert yet, the disk reaches its reserve
-     in a week, nothing is tracked, or an option of the filter is ignored
+     in a week, the last 'cistern backup' failed, nothing is tracked, or an
+     option of the filter is ignored
   1  a problem (!) needs an operator: an alert, a source that is not connected,
      a firehose that is paused, a daemon that is draining, suspended or not
      ready, or a disk that reaches its reserve within a day
