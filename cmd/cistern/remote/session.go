@@ -30,15 +30,15 @@ type session struct {
 	admin, token string
 }
 
-func (r *session) options() []command.Option {
+func (s *session) options() []command.Option {
 	return []command.Option{
-		{Name: "json", Set: command.Set(&r.json, command.ParseSwitch),
+		{Name: "json", Set: command.Set(&s.json, command.ParseSwitch),
 			Help: "Print the daemon's rows as JSON lines."},
 		{Name: "admin", Value: "ADDR", Default: AdminDefault,
-			Set:  command.Set(&r.admin, command.ParseServer),
+			Set:  command.Set(&s.admin, command.ParseServer),
 			Help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
 		{Name: "admin-token", Value: "TOKEN", Secret: true,
-			Set:  command.Set(&r.token, command.Text),
+			Set:  command.Set(&s.token, command.Text),
 			Help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
 	}
 }
@@ -53,65 +53,65 @@ type subcommand struct {
 
 // command returns the command of a family that runs act. Only the options of session are read from
 // variables: others of the same names configure the daemon.
-func (r *session) command(family string, c subcommand, act func(context.Context) error) *cli.Command {
+func (s *session) command(family string, c subcommand, act func(context.Context) error) *cli.Command {
 	return &cli.Command{
 		Name:  c.name,
 		Usage: c.usage,
 		UsageText: strings.TrimSpace("cistern " + family + " " + c.name + " [options] " +
 			c.arguments),
 		Description:        cmp.Or(c.about, strings.ToUpper(c.usage[:1])+c.usage[1:]+"."),
-		Flags:              command.Flags(append(c.options, r.options()...)),
+		Flags:              command.Flags(append(c.options, s.options()...)),
 		CustomHelpTemplate: command.HelpTemplate + c.examples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := command.ReadEnviron(r.Environ, r.Known)
+			env, errs := command.ReadEnviron(s.Environ, s.Known)
 			_, _, own := command.Load(c.options, cmd, nil)
-			_, _, common := command.Load(r.options(), cmd, env)
+			_, _, common := command.Load(s.options(), cmd, env)
 			if err := command.Mistakes(append(append(errs, own...), common...)); err != nil {
 				return err
 			}
-			r.cmd = cmd
-			r.client = client.New(r.admin, r.token, "its private listener with --admin")
-			return r.UntilSignal(ctx, act)
+			s.cmd = cmd
+			s.client = client.New(s.admin, s.token, "its private listener with --admin")
+			return s.UntilSignal(ctx, act)
 		},
 	}
 }
 
 // do sends a request with rows. With --json it prints the rows of the answer; otherwise it calls fn
 // for each. next is the cursor of the next page.
-func (r *session) do(ctx context.Context, method, path string, query url.Values, rows []any,
+func (s *session) do(ctx context.Context, method, path string, query url.Values, rows []any,
 	fn func(json.RawMessage) error) (next string, err error) {
-	return r.client.Do(ctx, method, path, query, rows, func(line json.RawMessage) error {
-		if r.json {
-			return r.printJSON(line)
+	return s.client.Do(ctx, method, path, query, rows, func(line json.RawMessage) error {
+		if s.json {
+			return s.printJSON(line)
 		}
 		return fn(line)
 	})
 }
 
 // printJSON prints a row of an answer with --json.
-func (r *session) printJSON(line json.RawMessage) error {
-	if !r.json {
+func (s *session) printJSON(line json.RawMessage) error {
+	if !s.json {
 		return nil
 	}
-	_, err := fmt.Fprintf(r.Stdout, "%s\n", line)
+	_, err := fmt.Fprintf(s.Stdout, "%s\n", line)
 	return err
 }
 
 // list prints a table of the rows that fill adds, or a sentence if there are none. With --json fill
 // prints rows itself.
-func (r *session) list(titles []string, none string,
+func (s *session) list(titles []string, none string,
 	fill func(row func(cells ...string)) error) error {
-	n, table := 0, r.NewTable()
+	n, table := 0, s.NewTable()
 	table.Add(titles...)
 	err := fill(func(cells ...string) {
 		n++
 		table.Add(cells...)
 	})
 	switch {
-	case err != nil || r.json:
+	case err != nil || s.json:
 		return err
 	case n == 0:
-		_, err = fmt.Fprintln(r.Stdout, none)
+		_, err = fmt.Fprintln(s.Stdout, none)
 		return err
 	}
 	return table.Flush()
