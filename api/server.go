@@ -88,7 +88,7 @@ type Options struct {
 	Maintenance *maintain.Coordinator
 	// Checkpoint makes the checkpoints that are lent. Default: Store.Checkpoint.
 	Checkpoint func(context.Context) (*store.Checkpoint, error)
-	// Copies has what commands make of these checkpoints. Default: a registry that a restart empties.
+	// Copies records the copies of these checkpoints. Default: a registry that a restart empties.
 	Copies *copies.Registry
 	// Phase changes the phase of the daemon. Default: there are no phases.
 	Phase *phase.Keeper

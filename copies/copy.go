@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Kind is what a command makes of a checkpoint.
+// Kind is the kind of copy that a command makes from a checkpoint.
 type Kind string
 
 const (
@@ -16,7 +16,8 @@ const (
 // kinds are all kinds, in the order in which they are shown.
 var kinds = [...]Kind{Backup, Export}
 
-// Limits of what a command sends, in bytes. A Row with all of them takes 4 KiB.
+// Limits of what a command sends, in bytes. A Row with texts of these lengths takes less than
+// 4 KiB.
 const (
 	// DestinationMax bounds the name of a destination: a path in Linux has at most 4096 bytes, and the
 	// usual name of a bucket and a prefix some 100.

@@ -1,4 +1,4 @@
-// Package copies records what commands make of the checkpoints that a daemon lends them.
+// Package copies records the copies that commands make from the checkpoints of a daemon.
 //
 // # Purpose
 //
@@ -15,8 +15,8 @@
 //     between, and survives a restart. A result is durable when Report returns without an error.
 //  3. There are at most rowsMax destinations of each kind. The one that was used least recently goes
 //     first, and never one with a copy under way.
-//  4. What a command sends has a limit, is one line, cannot control a terminal, and names no
-//     credentials.
+//  4. Validate refuses each text that is too long, has more than one line, or could control a
+//     terminal, and each destination that has a user or a query in the place of its host.
 //
 // # Concurrency
 //

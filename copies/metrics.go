@@ -2,8 +2,8 @@ package copies
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics tell what the copies are, as of the moment at which they are collected. Destinations are no
-// labels: a command may name any.
+// metrics reports the copies as of the time of collection. A destination is not a label, because a
+// command may name any.
 type metrics struct {
 	state func() ([]Status, map[Kind]int)
 
@@ -17,16 +17,17 @@ func newMetrics(state func() ([]Status, map[Kind]int)) *metrics {
 	return &metrics{state: state,
 		running: desc("running", "Copies of the store that commands make now, by kind: backup or export."),
 		success: desc("last_success_timestamp_seconds", "When a command last completed a copy, at any "+
-			"destination, also before a restart. 0: none is known."),
-		seconds: desc("duration_seconds", "How long the copy took that was completed last."),
-		bytes:   desc("size_bytes", "Size of the copy that was completed last."),
-		failing: desc("failing", "Destinations whose last copy failed or ended without a result."),
-		failures: desc("failures_total", "Copies by commands that failed or ended without a result. "+
-			"The daemon does not try them again."),
+			"destination, also before a restart. 0: no complete copy is known."),
+		seconds: desc("duration_seconds", "Duration of the last complete copy."),
+		bytes:   desc("size_bytes", "Size of the last complete copy."),
+		failing: desc("failing", "Destinations whose last copy ended with an error or without a "+
+			"result."),
+		failures: desc("failures_total", "Copies by commands that ended with an error or without a "+
+			"result. The daemon does not try them again."),
 	}
 }
 
-// Describe is that of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.running, m.success, m.seconds, m.bytes, m.failing,
 		m.failures} {
@@ -34,7 +35,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is that of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	all, failures := m.state()
 	for _, kind := range kinds {

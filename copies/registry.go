@@ -13,7 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// rowsMax bounds the destinations of one kind: 2 × 16 × 4 KiB. An export has a new one each time.
+// rowsMax bounds the destinations of one kind: all rows take at most 2 × 16 × 4 KiB. Each export
+// usually has a new destination.
 const rowsMax = 16
 
 // The errors of copies whose commands reported no result.
@@ -109,14 +110,14 @@ func (r *Registry) Begin(s Statement) (id string) {
 	r.refresh(row)
 	r.mu.Unlock()
 	if err := r.save(); err != nil {
-		r.opts.Logger.Warn("the beginning of a copy was not saved; a restart forgets it",
+		r.opts.Logger.Warn("the beginning of a copy was not saved; if the daemon restarts, it is lost",
 			"kind", string(s.Kind), "destination", s.Destination, "err", err)
 	}
 	return id
 }
 
-// row returns the row of a statement, which it adds in the place of the one that was used least
-// recently. The caller holds mu.
+// row returns the row of a statement, and adds it if it is missing. If its kind already has rowsMax
+// rows, it removes the least recently used row without a copy under way. The caller holds mu.
 func (r *Registry) row(s Statement) *Row {
 	var oldest *Row
 	same := 0
@@ -173,7 +174,7 @@ func (r *Registry) End(id, cause string) {
 	r.opts.Logger.Warn("a copy of the store ended without a result", "kind", string(s.Kind),
 		"destination", s.Destination, "cause", cause)
 	if err := r.save(); err != nil {
-		r.opts.Logger.Warn("the end of a copy was not saved; a restart shows it as unfinished",
+		r.opts.Logger.Warn("the end of a copy was not saved; a restart may show another error for it",
 			"kind", string(s.Kind), "destination", s.Destination, "err", err)
 	}
 }

@@ -150,19 +150,19 @@ func TestTwoAtOnce(t *testing.T) {
 	w.want(copies.Status{Row: copies.Row{Statement: toBackups, Ended: later, Succeeded: later, Generation: "g", Bytes: 9, Took: time.Second}},
 		copies.Status{Row: copies.Row{Statement: toExports, Ended: later, Error: copies.Gone, Failures: 1}})
 	err := testutil.GatherAndCompare(w.reg, strings.NewReader(`
-# HELP cistern_copies_failing Destinations whose last copy failed or ended without a result.
+# HELP cistern_copies_failing Destinations whose last copy ended with an error or without a result.
 # TYPE cistern_copies_failing gauge
 cistern_copies_failing{kind="backup"} 0
 cistern_copies_failing{kind="export"} 1
-# HELP cistern_copies_failures_total Copies by commands that failed or ended without a result. The daemon does not try them again.
+# HELP cistern_copies_failures_total Copies by commands that ended with an error or without a result. The daemon does not try them again.
 # TYPE cistern_copies_failures_total counter
 cistern_copies_failures_total{kind="backup"} 1
 cistern_copies_failures_total{kind="export"} 1
-# HELP cistern_copies_last_success_timestamp_seconds When a command last completed a copy, at any destination, also before a restart. 0: none is known.
+# HELP cistern_copies_last_success_timestamp_seconds When a command last completed a copy, at any destination, also before a restart. 0: no complete copy is known.
 # TYPE cistern_copies_last_success_timestamp_seconds gauge
 cistern_copies_last_success_timestamp_seconds{kind="backup"} 1.000001e+06
 cistern_copies_last_success_timestamp_seconds{kind="export"} 0
-# HELP cistern_copies_size_bytes Size of the copy that was completed last.
+# HELP cistern_copies_size_bytes Size of the last complete copy.
 # TYPE cistern_copies_size_bytes gauge
 cistern_copies_size_bytes{kind="backup"} 9
 cistern_copies_size_bytes{kind="export"} 0

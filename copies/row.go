@@ -2,13 +2,13 @@ package copies
 
 import "time"
 
-// Row is the last result of one kind and destination, and what survives a restart.
+// Row is the last result of one kind and destination. It survives a restart.
 type Row struct {
 	Statement
 
-	Began      time.Time // of the oldest copy under way; zero: none is
-	Ended      time.Time // of the last copy; zero: none has ended
-	Succeeded  time.Time // when the last complete copy ended; zero: none is known
+	Began      time.Time // of the oldest copy under way; zero: no copy is under way
+	Ended      time.Time // of the last copy; zero: no copy has ended
+	Succeeded  time.Time // when the last complete copy ended; zero: no complete copy is known
 	Generation string    // of that copy
 	Bytes      int64     // of that copy
 	Took       time.Duration
@@ -20,12 +20,11 @@ type Row struct {
 type Keeper interface {
 	// Load returns all rows, in any order.
 	Load() ([]Row, error)
-	// Save replaces all rows, durably. It is never called twice at a time, and may wait for as long as
-	// nothing may be written.
+	// Save replaces all rows, durably. Calls do not overlap. A call may wait while the store is frozen.
 	Save([]Row) error
 }
 
-// result brings the result of a copy into the row.
+// result records in the row the result of a copy that began at began and ended at now.
 func (r *Row) result(res Result, began, now time.Time) {
 	r.Ended, r.Error = now, res.Error
 	if res.Complete {

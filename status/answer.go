@@ -116,7 +116,7 @@ type Copy struct {
 	Since, Ended, Succeeded string // RFC 3339; "": never
 	Error                   string // of the last copy
 	Bytes                   int64  // of the last complete copy
-	Failures                int64  // since the last success
+	Failures                int64  // since the last copy without an error
 }
 
 // Condition is what backfill and crawling may wait for.

@@ -5,7 +5,7 @@ import "cistern/console"
 // copiesMax bounds the destinations of one kind that are shown.
 const copiesMax = 3
 
-// backup says when the daemon made its last backup, and how those of 'cistern backup' ended.
+// backup says when the daemon made its last backup, and how each last 'cistern backup' ended.
 func (a *Answer) backup() part {
 	p := part{"Backup", []line{{{console.Dim, "not on a schedule (--backup)"}}}}
 	for _, o := range a.Maintenance.Operations {
@@ -23,14 +23,13 @@ func (a *Answer) backup() part {
 	return a.copied(p, "backup", "by command to ")
 }
 
-// exports says how those of 'cistern export' ended. It has no lines if there were none.
+// exports says how each last 'cistern export' ended. It has no lines if no export was recorded.
 func (a *Answer) exports() part {
 	return a.copied(part{name: "Export"}, "export", "to ")
 }
 
-// copied adds the copies of one kind that commands made, those that were used last first. A line says
-// when the last complete one ended; lines below it say that one is under way, and how the last one
-// failed.
+// copied adds the destinations of one kind to p, the most recently used first. A line says when the
+// last complete copy ended. Lines below it say that a copy is under way, and how the last copy failed.
 func (a *Answer) copied(p part, kind, preposition string) part {
 	n := 0
 	for _, c := range a.Copies {
@@ -40,7 +39,7 @@ func (a *Answer) copied(p part, kind, preposition string) part {
 		if n++; n > copiesMax {
 			continue
 		}
-		done := "none complete"
+		done := "no complete copy"
 		if c.Succeeded != "" {
 			done = a.ago(c.Succeeded) + ", " + size(c.Bytes)
 		}

@@ -52,7 +52,7 @@ type Tracking struct {
 	Finds bool  // the filter and the sources can find repositories that nothing names
 }
 
-// Backup is the last backup that a command made, which failed.
+// Backup is the last 'cistern backup' to a destination, if it ended with an error.
 type Backup struct {
 	Destination string
 	Ended       time.Time

@@ -47,7 +47,7 @@ type Options struct {
 	Maintenance *maintain.Coordinator
 	// Checkpoint makes the checkpoints that are lent. Default: Store.Checkpoint.
 	Checkpoint func(context.Context) (*store.Checkpoint, error)
-	// Copies has what commands make of these checkpoints. Default: a registry that a restart empties.
+	// Copies records the copies of these checkpoints. Default: a registry that a restart empties.
 	Copies *copies.Registry
 	// Phase changes the phase of the daemon. Default: there are no phases.
 	Phase *phase.Keeper
@@ -164,7 +164,7 @@ func New(o Options) (*Handlers, error) {
 	return h, nil
 }
 
-// Stats answers GET /stats, which both listeners have. An error is answered as that of a Route.
+// Stats answers GET /stats, which both listeners have. The caller answers its error, as for a Route.
 func (h *Handlers) Stats(w http.ResponseWriter, r *http.Request) error { return h.stats.show(w, r) }
 
 // Sizes returns the bytes on disk of each keyspace, and their sum as "total", as /stats shows them:

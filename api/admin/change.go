@@ -205,8 +205,8 @@ func (c *changes) applyBatch(
 	})
 }
 
-// Follow follows repositories for a client of tap, which sends all records of a repository again
-// that was unfollowed before. The DIDs are valid. The changes are durable on return. The error is a
+// Follow follows repositories for a client of tap. If a repository was unfollowed before, all its
+// records are sent again. The DIDs must be valid. The changes are durable on return. The error is a
 // refusal if the filter excludes a repository, and then nothing has changed.
 func (h *Handlers) Follow(dids []string) error {
 	if err := notExcluded(h.changes.store.Filter(), dids); err != nil {
@@ -221,7 +221,7 @@ func (h *Handlers) Unfollow(dids []string) error {
 	return h.changes.apply(outcomesOf(dids), untrack)
 }
 
-// outcomesOf returns a map with these keys.
+// outcomesOf returns the outcomes of dids, all still empty, for changes.apply.
 func outcomesOf(dids []string) map[string]string {
 	outcomes := make(map[string]string, len(dids))
 	for _, did := range dids {
@@ -231,8 +231,8 @@ func outcomesOf(dids []string) map[string]string {
 }
 
 // follow is track for a client of tap. Tap forgets a repository that is removed, and sends all its
-// records when it is added again: a copy that was kept is listed again, before what the fetch
-// changes of it.
+// records when it is added again. So follow lists the records that were kept, before the fetch
+// changes them.
 func follow(b *store.Batch, row *store.Repo) (string, error) {
 	again := row.Known() && row.Tracked == store.Untracked && row.Ordinal != 0
 	if again && !row.Status.Hidden() {

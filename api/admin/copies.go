@@ -10,7 +10,7 @@ import (
 	"cistern/verdict"
 )
 
-// copyRoutes shows what commands make of checkpoints, and takes their results.
+// copyRoutes shows the copies that commands make from checkpoints, and takes their results.
 type copyRoutes struct{ registry *copies.Registry }
 
 // registry returns the registry of copies, a new one if the options have none.
@@ -99,7 +99,7 @@ func (c copyRoutes) report(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// readStatement reads what a command makes of the checkpoint that it asks for. ok is false if the
+// readStatement reads what a command wants the checkpoint for. ok is false if the
 // body is empty or an empty object: older commands do not state it, and their copies are not
 // recorded.
 func readStatement(w http.ResponseWriter, r *http.Request) (s copies.Statement, ok bool, err error) {

@@ -8,8 +8,8 @@
 // # Invariants
 //
 //  1. A write answered with 2xx is durable, and each of its rows was changed under its lock.
-//  2. A GET changes nothing. Any other route has a kind by which package api refuses requests of
-//     web pages, and writes to a frozen store that would otherwise have to wait.
+//  2. A GET changes nothing. By the kind of any other route, package api refuses requests of web
+//     pages, and, for Write and Lend, requests while the store is frozen.
 //  3. A change of settings (filter, switches, phase, limits of a host) is made as a whole. If any of
 //     its values is invalid, nothing is changed.
 //  4. Pages neither skip nor repeat items, whatever is written between two requests: the cursor of
@@ -34,7 +34,7 @@
 //	alerts.go  what fails                   overview.go  what the dashboard shows
 //	maintenance.go  operations of maintenance  checkpoint.go  what a backup copies
 //	subscriptions.go  durable subscriptions  verdict.go  whether the daemon needs an operator
-//	copies.go  what commands make of it     limits.go    every limit
+//	copies.go  results of copies            limits.go    every limit
 //
 // Each handler type has the dependencies of the routes of one noun. New makes them.
 package admin

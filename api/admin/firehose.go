@@ -321,8 +321,8 @@ func (s *sources) totals() *firehoseTotals {
 	return t
 }
 
-// Lag returns by how much the connected source that is furthest behind lags, in milliseconds. ok is
-// false if no source is connected.
+// Lag returns the lag of the connected source that is furthest behind. ok is false if no source is
+// connected.
 func (h *Handlers) Lag() (lag time.Duration, ok bool) {
 	t := h.sources.totals()
 	if t == nil || t.Running == 0 {

@@ -167,8 +167,8 @@ func failingHosts(s *store.Store, standing func(uint32) hosts.Standing, named []
 	return all, nil
 }
 
-// failingDirectories returns the failures of PLC directories: the faults of so many directories. If
-// all of them fail now, accounts whose identity is not known yet can be neither fetched nor verified.
+// failingDirectories returns a failure for each fault of a PLC directory; directories is the number
+// of --plc. If all fail now, accounts with an unknown identity can be neither fetched nor verified.
 // The error comes last in a text, since an alert shows the first 256 bytes.
 func failingDirectories(faults []identity.Fault, directories int) (all []alert.Failure) {
 	remedy := "check the directory and the network, or add another one with --plc"

@@ -286,7 +286,7 @@ func (s *backupSession) verify(ctx context.Context) error {
 			console.Count(int64(bad), "file"), s.to)
 	}
 	newest := all[len(all)-1]
-	_, err = fmt.Fprintf(s.Stdout, "%s, %s in %s: no difference; the newest is of %s\n",
+	_, err = fmt.Fprintf(s.Stdout, "%s, %s in %s: no difference; the newest was made at %s\n",
 		console.Count(int64(len(all)), "backup"), size(read.Bytes),
 		console.Count(int64(read.Files), "file"), newest.Created.Format(time.RFC3339))
 	return err

@@ -85,7 +85,7 @@ func TestBackupCommands(t *testing.T) {
 			{[]string{"backup", at, "--json"}, []string{`{"name":"20`, `"epoch":"`}, ""},
 			{[]string{"backup", "ls", at}, []string{"NAME ", "HEAD ", "20"}, ""},
 			{[]string{"backup", "ls", at, "--json"}, []string{`{"name":"20`}, ""},
-			{[]string{"backup", "verify", at}, []string{"3 backups", "no difference; the newest is of 20"}, ""},
+			{[]string{"backup", "verify", at}, []string{"3 backups", "no difference; the newest was made at 20"}, ""},
 			{[]string{"backup", "verify", at, "--generation", "x"}, nil, `generation "x"`},
 			{[]string{"restore", at, "--data", x.dir}, nil, "is not empty"},
 			{[]string{"restore", at, "--data", data}, []string{"restored 20", "head "}, ""},

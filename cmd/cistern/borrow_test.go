@@ -135,7 +135,7 @@ func TestCopiesOfCommands(t *testing.T) {
 	x.start(t, args)
 	is()
 	out, _ := x.command(t.Context(), nil, "status")
-	for _, want := range []string{", by command to " + filepath.Join(dir, "backups") + "\n", "none complete, by command to s3://backups/a\n",
+	for _, want := range []string{", by command to " + filepath.Join(dir, "backups") + "\n", "no complete copy, by command to s3://backups/a\n",
 		": interrupted: ", ", to " + filepath.Join(dir, "cars.tar") + "\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)

@@ -11,7 +11,7 @@
 //     in it read flags and signals.
 //  2. Every option is a row of a table, a command.Option. Config.options has the options of run,
 //     from which docs/options.md is generated too. backup.go, export.go, import.go and demo.go have
-//     tables of their own, which only the help pages show.
+//     tables of their own, which docs/options.md does not contain.
 //  3. If the command line or the environment has mistakes, nothing starts, and all mistakes are
 //     reported at once.
 //  4. app.daemon opens the listeners, and newDaemon builds each box after the boxes that it uses.

@@ -24,12 +24,13 @@
 //     invariant 4.
 //  8. KeysAt believes the PLC directory, as Resolve does, and ignores nullified operations. A key
 //     that was rotated out is never valid for a time that is minutes later.
-//  9. The fault of a PLC directory begins once a quarter of its requests of the last 5 minutes, and
-//     at least 4 of them, got no answer about a DID. It ends once less than a tenth has got none for
-//     2 minutes. Requests that the caller stopped do not count. Requests that a 429 refused count
-//     only while no other request is answered.
-//     A directory that left a request without an answer is asked every ProbeEvery, so that the
-//     fault begins and ends without lookups too.
+//  9. The fault of a PLC directory begins once at least a quarter of its requests of the last 5
+//     minutes, and at least 4 of them, failed: they got no answer about a DID. It ends once less
+//     than a tenth of the requests of the last 5 minutes failed, at every count for 2 minutes.
+//     Requests that the caller stopped do not count. Requests that a 429 refused count only in
+//     30-second intervals in which no request was answered. A directory with a failed request in
+//     the last 5 minutes is asked every ProbeEvery, so that the fault begins and ends without
+//     lookups too.
 //
 // # Concurrency
 //

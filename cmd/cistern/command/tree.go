@@ -69,7 +69,7 @@ func suggestFlag(cmd *cli.Command, args []string) string {
 	return ""
 }
 
-// NoArguments returns the mistake of arguments that follow cmd, nil if there are none.
+// NoArguments returns a UsageError if arguments follow cmd, else nil.
 func NoArguments(cmd *cli.Command) error {
 	if cmd.NArg() > 0 {
 		return UsageError(fmt.Errorf("%s takes no arguments, got %q", Subject(cmd), cmd.Args().First()))
@@ -77,8 +77,8 @@ func NoArguments(cmd *cli.Command) error {
 	return nil
 }
 
-// WantArguments returns the mistake of a command that has not n arguments, or has an empty one; nil
-// if there is none. form names the arguments.
+// WantArguments returns a UsageError if cmd does not have exactly n arguments or one of them is
+// empty, else nil. form names the arguments for the error.
 func WantArguments(cmd *cli.Command, n int, form string) error {
 	switch {
 	case cmd.NArg() != n:

@@ -35,9 +35,9 @@ var errUsed = errors.New("the checkpoint was used")
 
 // Borrow asks a daemon for a checkpoint, and calls use while the daemon keeps its files. admin is the
 // base URL of the daemon's private listener, and what states what the checkpoint is for. The daemon
-// makes it when no operation that excludes it runs, which may take hours: Borrow shows on standard
-// error what it waits for. The daemon is told what use returns. The error is that of use, or says why
-// there is no checkpoint.
+// makes the checkpoint once no operation excludes it, which may take hours; meanwhile Borrow shows on
+// standard error which operation it waits for. Borrow reports the result of use to the daemon. The
+// error is that of use, or says why there is no checkpoint.
 func Borrow(ctx context.Context, p *command.Process, admin, token string, what copies.Statement,
 	use func(Checkpoint) (copies.Result, error)) error {
 	daemon := client.New(admin, token, "its private listener with --admin")
@@ -47,7 +47,7 @@ func Borrow(ctx context.Context, p *command.Process, admin, token string, what c
 		w := maintainSession{session: session{Options: &Options{Process: p}, client: daemon}}
 		return w.watch(waiting, "checkpoint")
 	})
-	// A command that is interrupted keeps the checkpoint until it has reported that.
+	// An interrupted command keeps the checkpoint until it has reported its failure.
 	lease, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	keep := context.AfterFunc(ctx, end)
@@ -68,7 +68,7 @@ func Borrow(ctx context.Context, p *command.Process, admin, token string, what c
 				res.Error = failure(ctx, result)
 			}
 			if err := report(lease, daemon, c, res); err != nil {
-				fmt.Fprintf(p.Stderr, "warning: 'cistern status' does not show the result of this %s: %s\n",
+				fmt.Fprintf(p.Stderr, "warning: the daemon did not confirm the result of this %s: %s\n",
 					what.Kind, console.Printable(err.Error()))
 			}
 			return errUsed
@@ -100,7 +100,7 @@ func useOf(c Checkpoint, use func(Checkpoint) (copies.Result, error)) (copies.Re
 	return use(c)
 }
 
-// failure returns an error as the daemon takes it.
+// failure returns the text of err within the limits of the daemon.
 func failure(ctx context.Context, err error) string {
 	text := err.Error()
 	if ctx.Err() != nil {

@@ -9,8 +9,8 @@ import (
 // Options is what the commands need of their program.
 type Options struct {
 	*command.Process
-	// Known are the options that variables may set. A variable of the process that begins as theirs
-	// do, and sets none of them, is a mistake.
+	// Known are the options that variables may set. A variable that begins with CISTERN_ and sets no
+	// known option is a mistake.
 	Known []command.Option
 	// Step is called before each step of the screen of top. Only tests set it.
 	Step func(name string)

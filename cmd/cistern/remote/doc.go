@@ -7,7 +7,7 @@
 //
 // # Invariants
 //
-//  1. A command opens no store: what it shows or changes is in answers of the daemon.
+//  1. A command opens no store: it shows answers of the daemon, and changes it only by requests.
 //  2. With --json standard output has JSON lines and no other text, but for the word of status
 //     --probe.
 //  3. Only --admin and --admin-token are read from variables: variables of the names of the other
