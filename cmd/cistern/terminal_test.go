@@ -276,6 +276,7 @@ func TestTopSuspends(t *testing.T) {
 		}
 	}
 	x.tmux("send-keys", "q")
+	x.await("\nshell>\n") // top reads what is typed until it has ended
 	x.tmux("send-keys", "clear; "+stty+"; echo en''ded", "Enter")
 	if screen := x.await("ended"); !strings.Contains(screen, "icanon\necho\nended") || strings.Contains(screen, "-icanon") || x.cursor() != "1 0" {
 		t.Errorf("q left the terminal with %s:\n%s", x.cursor(), screen)
