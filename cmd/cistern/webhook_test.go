@@ -24,7 +24,7 @@ type hooked struct {
 	t        *testing.T
 	environ  []string
 	url      string
-	requests chan received // the newest may be left out
+	requests chan received // the newest; older ones may be left out
 }
 
 type received struct {
@@ -45,9 +45,16 @@ func newHooked(t *testing.T, admin string) *hooked {
 			w.WriteHeader(http.StatusGone)
 			return
 		}
-		select {
-		case h.requests <- received{r.Header, body}:
-		default:
+		for {
+			select {
+			case h.requests <- received{r.Header, body}:
+				return
+			default:
+			}
+			select { // it is full
+			case <-h.requests:
+			default:
+			}
 		}
 	}))
 	t.Cleanup(srv.Close)
