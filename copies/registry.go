@@ -213,7 +213,7 @@ func (r *Registry) save() error {
 	return r.opts.Keeper.Save(rows)
 }
 
-// View returns all rows: backups before exports, and of each kind first those that were used last.
+// View returns all rows: backups before exports, and within a kind the most recently used first.
 func (r *Registry) View() []Status {
 	all, _ := r.state()
 	return all

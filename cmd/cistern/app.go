@@ -57,7 +57,7 @@ func (a *app) remoteCommands() []*cli.Command {
 	return remote.Commands(&remote.Options{Process: &a.Process, Known: variables(), Step: a.tune.top})
 }
 
-// variables returns the options that variables of the environment may set: those of the daemon.
+// variables returns the options of the daemon, which variables of the environment may set.
 func variables() []command.Option { return (&Config{}).options() }
 
 func (a *app) versionCommand() *cli.Command {

@@ -12,7 +12,7 @@ import (
 type Fault struct {
 	Base     string    // its URL, without a password
 	Since    time.Time // when too many requests had failed
-	Attempts int       // requests that failed: those that made the fault, and all later ones
+	Attempts int       // requests that failed, from the first that led to the fault on
 	Failed   int       // requests of the last FaultWindow that failed
 	Asked    int       // requests of the last FaultWindow
 	Well     bool      // few fail now: the fault ends if that lasts
@@ -101,7 +101,7 @@ func (f *fault) suspect(now time.Time) bool {
 	return failed > 0 || !f.since.IsZero()
 }
 
-// view returns the fault of the directory at base. ok is false if there is none.
+// view returns the fault of the directory at base. ok reports whether the directory has a fault.
 func (f *fault) view(base string, now time.Time) (v Fault, ok bool) {
 	f.judge(now)
 	if f.since.IsZero() {

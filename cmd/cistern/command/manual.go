@@ -48,7 +48,7 @@ func entries(b *bytes.Buffer, heading string, all [][2]string) {
 	}
 }
 
-// manCommand writes the section of a command, and those of the commands below it.
+// manCommand writes the section of a command, and the sections of the commands below it.
 func manCommand(b *bytes.Buffer, path string, cmd *cli.Command) {
 	path += " " + cmd.Name
 	fmt.Fprintf(b, ".SS %s\n", roff(path))
