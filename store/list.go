@@ -60,17 +60,3 @@ func (s *Store) ReposByOrdinal(after Ordinal, limit int) ([]Repo, error) {
 	})
 	return out, err
 }
-
-// Sizes estimates the bytes on disk of each keyspace, and their sum as "total".
-func (s *Store) Sizes() (map[string]int64, error) {
-	m := make(map[string]int64, len(spaceNames)+1)
-	for space, name := range spaceNames {
-		n, err := s.db.EstimateDiskUsage([]byte{space}, spaceEnd(space))
-		if err != nil {
-			return nil, engineError(err)
-		}
-		m[name] = int64(n)
-	}
-	m["total"] = int64(s.engineMetrics().DiskSpaceUsage())
-	return m, nil
-}

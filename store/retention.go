@@ -271,13 +271,13 @@ func (s *Store) measure() error {
 	if n == 0 {
 		return nil
 	}
-	size, err := s.db.EstimateDiskUsage([]byte{spaceBlock}, spaceEnd(spaceBlock))
+	tables, err := s.tableBytes()
 	if err != nil {
-		return engineError(err)
+		return err
 	}
 	s.seq.mu.Lock()
 	blocks := s.seq.counts[countBlocks]
 	s.seq.mu.Unlock()
-	s.ages.Bytes += n * (supersededBytes + int64(size)/max(blocks, 1))
+	s.ages.Bytes += n * (supersededBytes + tables[spaceBlock]/max(blocks, 1))
 	return nil
 }

@@ -333,8 +333,9 @@ var engineWriters = map[string][]string{
 	"Compact":         {"compact"},           // no row
 }
 
-// engineReads are the other methods of the engine that may be called anywhere in store.
-var engineReads = []string{"Close", "NewIter", "NewSnapshot", "Metrics", "EstimateDiskUsage", "TableFormat"}
+// engineReads are the other methods of the engine that may be called anywhere in store. Missing from
+// them is EstimateDiskUsage: it races with compactions (store/sizes.go).
+var engineReads = []string{"Close", "NewIter", "NewSnapshot", "Metrics", "SSTables", "TableFormat"}
 
 // TestEngineBatches: only engineWriters write to the engine of the store, and each of them does. The
 // index of links has an engine of its own.
@@ -396,7 +397,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"backfill":          {24, 3570},
 	"backfill/discover": {17, 3203},
 	"cmd/cistern":       {32, 4714},
-	"store":             {100, 16206},
+	"store":             {101, 16229},
 	"ingest":            {23, 3522},
 	"ingest/simnet":     {37, 5087},
 	"ingest/repo":       {24, 3212},
