@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -173,21 +174,24 @@ func TestProbeHasTheTimeOfALookup(t *testing.T) {
 		return s.URL
 	}
 	d := newDirectory(t, identity.Options{PLC: []string{slow(), slow()}, ProbeEvery: time.Millisecond, Timeout: 200 * time.Millisecond})
-	for i := range identity.FaultLeast {
-		if _, err := d.Resolve(t.Context(), account(i)); err == nil {
-			t.Fatal("the lookup succeeded")
+	// On a busy machine the first directory may take the time of the other.
+	for i := 0; len(d.Faults()) < 2; i++ {
+		if _, err := d.Resolve(t.Context(), account(i)); err == nil || i == 100 {
+			t.Fatalf("lookup %d: %v; faults %+v", i, err, d.Faults())
 		}
 	}
-	if all := d.Faults(); len(all) != 2 {
-		t.Fatalf("faults %+v", all)
+	asked := func() int { // of the directory that was asked less
+		all := d.Faults()
+		if len(all) < 2 {
+			return math.MaxInt
+		}
+		return min(all[0].Asked, all[1].Asked)
 	}
+	before := asked()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
-	waitFor(t, func() bool {
-		all := d.Faults()
-		return len(all) < 2 || min(all[0].Asked, all[1].Asked) > identity.FaultLeast+1
-	})
+	waitFor(t, func() bool { return asked() > before+1 })
 	if all := d.Faults(); len(all) != 2 || all[0].Failed < all[0].Asked || all[1].Failed < all[1].Asked {
 		t.Errorf("faults %+v after probes", all)
 	}
