@@ -52,7 +52,8 @@ func (a *access) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := a.admit(w.Header(), r); err != nil {
 			a.requests.WithLabelValues("guard", "refused").Inc()
-			if _, name, _ := classify(err); name == "AuthRequired" && r.URL.Path == "/" && r.Method == http.MethodGet {
+			if _, name, _ := classify(err); name == "AuthRequired" && r.URL.Path == "/" &&
+				r.Method == http.MethodGet {
 				seeOther(w, "login") // a browser that asks for the dashboard
 				return
 			}
@@ -66,19 +67,22 @@ func (a *access) guard(next http.Handler) http.Handler {
 // admit returns why a request is refused, nil if it is not. It may set a header of the answer.
 func (a *access) admit(answer http.Header, r *http.Request) error {
 	if origin := r.Header.Values("Origin"); len(origin) > 0 && !sameOrigin(origin, r.Host) {
-		return wire.Refuse("Forbidden", "origin %s is not this server", wire.Echo(strings.Join(origin, ", ")))
+		return wire.Refuse("Forbidden", "origin %s is not this server",
+			wire.Echo(strings.Join(origin, ", ")))
 	}
 	// Requests for images and links carry no Origin, and could start a profile that runs for
 	// minutes. Browsers state the site that such a request comes from.
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
-		return wire.Refuse("Forbidden", "the request comes from a page of another site (%s): open this address directly", wire.Echo(site))
+		return wire.Refuse("Forbidden", "the request comes from a page of another site (%s): open this "+
+			"address directly", wire.Echo(site))
 	}
 	path := r.URL.Path
 	switch {
 	case path == "/healthz" || path == "/readyz":
 		return nil // probes use any name, and their answers reveal nothing
 	case a.token == "" && !ownHost(r):
-		return wire.Refuse("Forbidden", "host %s is not this server's: use its loopback address, or run it with a token", wire.Echo(r.Host))
+		return wire.Refuse("Forbidden", "host %s is not this server's: use its loopback address, or "+
+			"run it with a token", wire.Echo(r.Host))
 	case a.token == "" || a.hasToken(r):
 		return nil
 	case path == "/login" || path == "/logout" || strings.HasPrefix(path, dashboard.Prefix):
@@ -91,7 +95,8 @@ func (a *access) admit(answer http.Header, r *http.Request) error {
 					"this address or from all together: wait before the next try")
 			}
 		}
-		return wire.Refuse("AuthRequired", "give the admin token as a bearer token, or as the password of user admin")
+		return wire.Refuse("AuthRequired",
+			"give the admin token as a bearer token, or as the password of user admin")
 	case r.Method != http.MethodGet && r.Method != http.MethodHead && r.Header.Get("Origin") == "":
 		// Browsers state the origin of every request that is not a GET. Without, the cookie alone
 		// would do, which a page on another port of this host could make a browser send.

@@ -123,7 +123,8 @@ func (a *answers) turn(name string, h handler) http.Handler { return a.route(nam
 func onlyJSON(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if !wire.IsJSON(r) {
-			return wire.Refuse("UnsupportedMediaType", "content type %s: want %s or %s", wire.Echo(r.Header.Get("Content-Type")), wire.TypeJSON, wire.TypeNDJSON)
+			return wire.Refuse("UnsupportedMediaType", "content type %s: want %s or %s",
+				wire.Echo(r.Header.Get("Content-Type")), wire.TypeJSON, wire.TypeNDJSON)
 		}
 		return h(w, r)
 	}
@@ -171,7 +172,8 @@ func (a *answers) untimed(name string, h handler) http.Handler {
 func (a *answers) unknown(mux *http.ServeMux) http.Handler {
 	return a.route("unknown", func(w http.ResponseWriter, r *http.Request) error {
 		var allow []string
-		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
+		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost,
+			http.MethodPatch, http.MethodDelete} {
 			other := &http.Request{Method: method, URL: r.URL, Host: r.Host}
 			if _, pattern := mux.Handler(other); pattern != "/" {
 				allow = append(allow, method)
@@ -181,7 +183,8 @@ func (a *answers) unknown(mux *http.ServeMux) http.Handler {
 			return wire.Refuse("NotFound", "there is nothing at %s", wire.Echo(r.URL.Path))
 		}
 		w.Header().Set("Allow", strings.Join(allow, ", "))
-		return wire.Refuse("MethodNotAllowed", "%s takes %s, not %s", wire.Echo(r.URL.Path), strings.Join(allow, " and "), wire.Echo(r.Method))
+		return wire.Refuse("MethodNotAllowed", "%s takes %s, not %s", wire.Echo(r.URL.Path),
+			strings.Join(allow, " and "), wire.Echo(r.Method))
 	})
 }
 
@@ -189,8 +192,10 @@ func (a *answers) unknown(mux *http.ServeMux) http.Handler {
 // none: an operation that fails has its own line in the log, and its own alert.
 func (a *answers) answer(w http.ResponseWriter, r *http.Request, err error) {
 	status, name, message := classify(err)
-	if _, refused := errors.AsType[*wire.Refusal](err); status == http.StatusInternalServerError && !refused {
-		a.logger.Error("a request failed by an internal error", slog.String("path", r.URL.Path), slog.Any("err", err))
+	if _, refused := errors.AsType[*wire.Refusal](err); status == http.StatusInternalServerError &&
+		!refused {
+		a.logger.Error("a request failed by an internal error",
+			slog.String("path", r.URL.Path), slog.Any("err", err))
 	}
 	a.watch(err)
 	for _, name := range []string{"ETag", "Cache-Control"} { // of the answer that failed

@@ -46,7 +46,8 @@ func (f *front) show(w http.ResponseWriter, r *http.Request) error {
 	}
 	return f.xrpc.respond(w, r, q, xrpcLookup{weight: 1,
 		look: func(_ context.Context, q wire.Query) (atproto.Answer, error) {
-			return func(ctx context.Context) ([]byte, error) { return f.answer(ctx, q, frontpage.Base(r)) }, nil
+			return func(ctx context.Context) ([]byte, error) { return f.answer(ctx, q, frontpage.Base(r)) },
+				nil
 		}})
 }
 
@@ -99,8 +100,9 @@ func (f *front) facts(ctx context.Context) (frontpage.Facts, error) {
 	return facts, err
 }
 
-// newest returns what examples are about: the newest of the last events whose record is still shown,
-// and rather one of the firehose. The values are empty if the last events have no such record.
+// newest returns what examples are about: the newest of the last events whose record is still
+// shown, and rather one of the firehose. The values are empty if the last events have no such
+// record.
 func (f *front) newest(ctx context.Context) (about openapi.Values, err error) {
 	head := f.store.Head()
 	var live, copied []store.Event // the newest last

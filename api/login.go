@@ -76,8 +76,8 @@ func (p *pages) login(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// logout handles POST /logout, which ends the session. It leads to the login also if the session has
-// ended before.
+// logout handles POST /logout, which ends the session. It leads to the login also if the session
+// has ended before.
 func (p *pages) logout(w http.ResponseWriter, r *http.Request) error {
 	if err := readForm(w, r); err != nil {
 		return err

@@ -29,7 +29,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"route"}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cistern_api_unrepresentable_records_total",
-			Help: "Records without a JSON form, sent with the reason in their place, or left out of Jetstream.",
+			Help: "Records without a JSON form, sent with the reason in their place, or left out of " +
+				"Jetstream.",
 		}),
 		conns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_api_connections_limited_total",

@@ -20,8 +20,8 @@ var ErrDraining = errors.New("requests or streams have not ended")
 
 // Serve answers on both listeners until ctx ends, a listener fails or the store is found damaged.
 // Then it closes the listeners and drains: requests are finished, and streams are closed with 1001
-// (going away), those of clients of tap without a close frame. It returns nil if ctx ended and draining took less than DrainTimeout. If draining
-// took longer, the error includes ErrDraining.
+// (going away), those of clients of tap without a close frame. It returns nil if ctx ended and
+// draining took less than DrainTimeout. If draining took longer, the error includes ErrDraining.
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var drains errgroup.Group // separate, because g returns only its first error
@@ -33,8 +33,10 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	}{{"public", public, s.Public(), answerTimeout}, {"admin", admin, s.Admin(), profileTimeout}} {
 		srv := s.httpServer(ctx, l.handler, l.answer)
 		g.Go(func() error {
-			refused, evicted := s.metrics.conns.WithLabelValues(connRefused).Inc, s.metrics.conns.WithLabelValues(connEvicted).Inc
-			bounded := clients.Limit(l.listener, clients.NewPlaces(connsMax, connsReserve, connsShare), refused, evicted)
+			refused, evicted := s.metrics.conns.WithLabelValues(connRefused).Inc,
+				s.metrics.conns.WithLabelValues(connEvicted).Inc
+			bounded := clients.Limit(l.listener, clients.NewPlaces(connsMax, connsReserve, connsShare),
+				refused, evicted)
 			err := srv.Serve(bounded.LimitHeaders(largeHeader, clients.NewTurns(largeHeadersMax)))
 			if errors.Is(err, http.ErrServerClosed) {
 				return nil
@@ -54,7 +56,9 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	return errors.Join(g.Wait(), drains.Wait())
 }
 
-func (s *Server) httpServer(ctx context.Context, h http.Handler, answer time.Duration) *http.Server {
+func (s *Server) httpServer(
+	ctx context.Context, h http.Handler, answer time.Duration,
+) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,

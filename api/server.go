@@ -211,7 +211,8 @@ func New(o Options) (*Server, error) {
 		snapshots = o.Store
 	}
 	delivery, err := deliver.New(deliver.Options{
-		Log: o.Log, Archived: o.Archived, Subscriptions: registry, Records: snapshots, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
+		Log: o.Log, Archived: o.Archived, Subscriptions: registry, Records: snapshots,
+		Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
 		Refused: m.refused, Watch: a.watch, Refusal: refusalOf, SubscribersMax: o.SubscribersMax,
 		WriteTimeout: o.WriteTimeout, PageBytes: o.PageBytes, PageEvents: o.PageEvents,
 		SharedBytes: o.SharedBytes, Jetstream1Dictionary: o.JetstreamDictionary,
@@ -249,11 +250,12 @@ func New(o Options) (*Server, error) {
 		version:     o.Version,
 		answers:     a,
 		collections: collections.New(collections.Options{Store: o.Store, Refused: m.refused}),
-		access:      access{token: o.AdminToken, requests: m.requests, answers: a, sessions: dashboard.NewSessions(time.Now), brake: brake},
-		exports:     files,
-		registry:    registry,
-		delivery:    delivery,
-		admin:       operator,
+		access: access{token: o.AdminToken, requests: m.requests, answers: a,
+			sessions: dashboard.NewSessions(time.Now), brake: brake},
+		exports:  files,
+		registry: registry,
+		delivery: delivery,
+		admin:    operator,
 	}
 	if s.xrpc, err = s.newXRPC(o, exports, queue); err != nil {
 		return nil, err
@@ -262,8 +264,10 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.pages = pages{access: &s.access, files: shown}
-	s.front = front{page: page, store: o.Store, xrpc: &s.xrpc, lag: s.admin.Lag, names: o.Names != nil, status: o.StatusPage, version: o.Version}
-	if s.status, err = newStatusPage(o.StatusPage, s.admin.PublicStatus, shown, s.xrpc.coder); err != nil {
+	s.front = front{page: page, store: o.Store, xrpc: &s.xrpc, lag: s.admin.Lag, names: o.Names != nil,
+		status: o.StatusPage, version: o.Version}
+	if s.status, err = newStatusPage(o.StatusPage, s.admin.PublicStatus, shown,
+		s.xrpc.coder); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(s.newTap(o), s.newWebhooks(o)); err != nil {
@@ -332,7 +336,8 @@ func (s *Server) reads() map[string]http.Handler {
 		"/openapi.json":      route("openapi", s.description.show),
 		"/export":            untimed("export", s.exports.Get),
 
-		"/xrpc/" + jetstream + "subscribeEvents": untimed(jetstream+"subscribeEvents", s.delivery.Jetstream2),
+		"/xrpc/" + jetstream + "subscribeEvents": untimed(jetstream+
+			"subscribeEvents", s.delivery.Jetstream2),
 		"/xrpc/" + jetstream + "getZstdDictionary": route(jetstream+"getZstdDictionary",
 			s.delivery.ZstdDictionary),
 	}

@@ -38,7 +38,9 @@ func methods(r *atproto.Records) map[string]xrpcMethod {
 }
 
 // short returns the answer of a query that is computed at one go.
-func short(answer func(wire.Query) ([]byte, error)) func(context.Context, wire.Query) ([]byte, error) {
+func short(
+	answer func(wire.Query) ([]byte, error),
+) func(context.Context, wire.Query) ([]byte, error) {
 	return func(_ context.Context, q wire.Query) ([]byte, error) { return answer(q) }
 }
 
@@ -85,7 +87,8 @@ var recordless = []string{
 	"com.atproto.sync.listHosts", "com.atproto.sync.listRepos",
 }
 
-// repeated returns the parameter of a method that may be given several times, "" if no parameter may.
+// repeated returns the parameter of a method that may be given several times, "" if no parameter
+// may.
 func repeated(method string) string {
 	if method == "com.atproto.sync.listReposByCollection" {
 		return "collection"
@@ -156,8 +159,8 @@ func (x *xrpc) handler() http.Handler {
 	})
 }
 
-// backlinks answers a query for links. Errors have no body, as those of the service that clients know;
-// a header has the reason.
+// backlinks answers a query for links. Errors have no body, as those of the service that clients
+// know; a header has the reason.
 func (x *xrpc) backlinks(name string, method backlinks.Method) http.Handler {
 	look := func(_ context.Context, q wire.Query) (atproto.Answer, error) {
 		return func(context.Context) ([]byte, error) { return method(q) }, nil
@@ -175,7 +178,9 @@ func (x *xrpc) backlinks(name string, method backlinks.Method) http.Handler {
 }
 
 // query computes a query when its turn comes, and answers it.
-func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcLookup, repeated ...string) error {
+func (x *xrpc) query(
+	w http.ResponseWriter, r *http.Request, method xrpcLookup, repeated ...string,
+) error {
 	if err := isQuery(r); err != nil {
 		return err
 	}
@@ -187,7 +192,9 @@ func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcLookup, 
 }
 
 // respond computes and answers a query whose parameters are read.
-func (x *xrpc) respond(w http.ResponseWriter, r *http.Request, q wire.Query, method xrpcLookup) error {
+func (x *xrpc) respond(
+	w http.ResponseWriter, r *http.Request, q wire.Query, method xrpcLookup,
+) error {
 	q.Header, q.Buffer = w.Header(), wire.NewBuffer()
 	defer q.Buffer.Free()
 	answer, err := method.look(r.Context(), q)
@@ -206,7 +213,8 @@ func (x *xrpc) respond(w http.ResponseWriter, r *http.Request, q wire.Query, met
 	body.head(w.Header())
 	if n := int64(len(body.bytes)); n >= largeAnswer {
 		if !x.large.TryAcquire(q.Client, n) {
-			return wire.Refuse("Unavailable", "too many long answers have not been read by their clients yet")
+			return wire.Refuse("Unavailable",
+				"too many long answers have not been read by their clients yet")
 		}
 		defer x.large.Release(q.Client, n)
 	}
@@ -223,7 +231,9 @@ func isQuery(r *http.Request) error {
 }
 
 // compute waits for the turn of a query, and returns its answer as the client accepts it.
-func (x *xrpc) compute(r *http.Request, header http.Header, client netip.Prefix, weight int64, answer atproto.Answer) (coded, error) {
+func (x *xrpc) compute(
+	r *http.Request, header http.Header, client netip.Prefix, weight int64, answer atproto.Answer,
+) (coded, error) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	waited := time.AfterFunc(queryWait, cancel)

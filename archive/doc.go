@@ -16,10 +16,10 @@
 //     read back: then every frame has its sum, and its events are those that the index says.
 //  2. Segments follow one another without a gap or an overlap, and nothing is pruned that no
 //     segment has (store.Options.Archive).
-//  3. An object is believed only by the sum of its index, which the row has, and a frame only by its
-//     sum in the index. Damage is an error that names the segment, and never another event.
-//  4. What is shown of archived events is what the store shows now of such events: those of accounts
-//     that are hidden, wiped or dropped by now are left out as in the log.
+//  3. An object is believed only by the sum of its index, which the row has, and a frame only by
+//     its sum in the index. Damage is an error that names the segment, and never another event.
+//  4. What is shown of archived events is what the store shows now of such events: those of
+//     accounts that are hidden, wiped or dropped by now are left out as in the log.
 //  5. A page never passes an event whose visibility is decided by a batch that is not durable yet.
 //  6. At most readersMax pages read segments at a time, and a part that does not arrive within
 //     fetchTimeout ends a page.

@@ -14,8 +14,8 @@ var errFull = errors.New("segment is full")
 
 // Offload moves the events that are older than Options.After into segments, one after the other,
 // until ctx ends: it keeps what it has done, and a later call continues. It calls progress after
-// each segment with the number of ids that are moved, and that are to be. What it moves stays in the
-// store until the store prunes it. First it forgets segments whose objects were deleted.
+// each segment with the number of ids that are moved, and that are to be. What it moves stays in
+// the store until the store prunes it. First it forgets segments whose objects were deleted.
 func (a *Archive) Offload(ctx context.Context, progress func(done, total int64)) error {
 	if err := a.forgetDeleted(ctx); err != nil {
 		return err

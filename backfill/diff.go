@@ -129,7 +129,8 @@ func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo
 		row.Torn = true // the records are no longer those of row.Rev: only a copy completes them
 		row.TornRev = max(row.TornRev, d.l.commit.Rev)
 		if row.Filter != d.l.win.filter.Selection {
-			row.Filter, row.Sweep = d.l.win.filter.Selection, true // Apply selects records by it from here on
+			// Apply selects records by it from here on
+			row.Filter, row.Sweep = d.l.win.filter.Selection, true
 		}
 		if len(d.ops) > 0 {
 			if err := b.Apply(row, false, d.l.commit.Rev, d.ops); err != nil {

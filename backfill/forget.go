@@ -24,7 +24,8 @@ func (t *task) mustForget(row *store.Repo) (bool, error) {
 }
 
 // errNewerSignal means that the copy has no record that a signal names, but newer commits may.
-var errNewerSignal = fmt.Errorf("the copy shows no signal, but a newer commit may: %w", repo.ErrInvalid)
+var errNewerSignal = fmt.Errorf("the copy shows no signal, but a newer commit may: %w",
+	repo.ErrInvalid)
 
 // checkNewer returns an error if a buffered commit that is newer than the copy may have a record
 // that a signal names. For the first lagsMax attempts it also returns an error if the host serves
@@ -55,7 +56,8 @@ func (t *task) forget(ctx context.Context) (outcome, error) {
 		version = t.r.store.Filter().Version
 	}
 	var unclear error // why the task cannot tell whether the repository must be followed
-	f := &refilter.Forget{Store: t.r.store, DID: t.it.did, Version: version, Held: true, Gone: t.win.close}
+	f := &refilter.Forget{Store: t.r.store, DID: t.it.did, Version: version,
+		Held: true, Gone: t.win.close}
 	f.Due = func(row *store.Repo) (goes bool, err error) {
 		if t.win.owns(row) {
 			goes, unclear = t.mustForget(row)
@@ -86,8 +88,10 @@ func (r *retries) forgetGone(ctx context.Context, did string) (wait func() error
 	if now.Full() {
 		return nil, nil // the whole network is followed
 	}
-	wait, err = (&refilter.Forget{Store: r.store, DID: did, Version: now.Version, Due: func(row *store.Repo) (bool, error) {
-		return row.State == store.StateGone && row.Ordinal == 0 && row.Tracked == store.ByNetwork && refilter.OnSignal(now.Filter, row), nil
-	}}).Run(ctx)
+	wait, err = (&refilter.Forget{Store: r.store, DID: did, Version: now.Version,
+		Due: func(row *store.Repo) (bool, error) {
+			return row.State == store.StateGone && row.Ordinal == 0 && row.Tracked == store.ByNetwork &&
+				refilter.OnSignal(now.Filter, row), nil
+		}}).Run(ctx)
 	return wait, hosts.OfStore(err)
 }

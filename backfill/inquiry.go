@@ -124,5 +124,6 @@ func inconclusive(err error) bool {
 	if answer.Code == http.StatusNotImplemented {
 		return true
 	}
-	return answer.Code < 500 && answer.Code != http.StatusTooManyRequests && !strings.HasPrefix(answer.Name, "Repo")
+	return answer.Code < 500 && answer.Code != http.StatusTooManyRequests &&
+		!strings.HasPrefix(answer.Name, "Repo")
 }

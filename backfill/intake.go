@@ -42,9 +42,9 @@ type IntakeOptions struct {
 	Registerer prometheus.Registerer
 }
 
-// Intake stores repositories whose CARs do not come from their hosts. It verifies and writes them as
-// a task does, but nothing else may write to the store meanwhile: live commits are not buffered. Its
-// methods are safe for concurrent use.
+// Intake stores repositories whose CARs do not come from their hosts. It verifies and writes them
+// as a task does, but nothing else may write to the store meanwhile: live commits are not buffered.
+// Its methods are safe for concurrent use.
 type Intake struct {
 	opts   IntakeOptions
 	store  *store.Store
@@ -83,14 +83,16 @@ func NewIntake(opts IntakeOptions) (*Intake, error) {
 	opts.RetryBase = cmp.Or(opts.RetryBase, time.Second)
 	copier, err := fetch.New(fetch.Options{
 		Keys: opts.Directory, Crowded: func() bool { return false },
-		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes, RepoMemoryBytes: opts.RepoMemoryBytes,
-		SpoolDir: opts.SpoolDir, CARBytesMax: opts.CARBytesMax,
+		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes,
+		RepoMemoryBytes: opts.RepoMemoryBytes,
+		SpoolDir:        opts.SpoolDir, CARBytesMax: opts.CARBytesMax,
 		Now: opts.Now, Logger: opts.Logger, Registerer: opts.Registerer,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("options of an intake: %w", err)
 	}
-	return &Intake{opts: opts, store: opts.Store, copier: copier, taken: map[string]chan struct{}{}}, nil
+	return &Intake{opts: opts, store: opts.Store, copier: copier, taken: map[string]chan struct{}{}},
+		nil
 }
 
 // Read reads a CAR to its end, and checks the hash of each block. The file is passed to Store, or
@@ -98,10 +100,10 @@ func NewIntake(opts IntakeOptions) (*Intake, error) {
 func (k *Intake) Read(car io.Reader) (*fetch.File, error) { return k.copier.ReadFile(car) }
 
 // Store verifies a file and stores the repository, or the difference to the stored copy. Unless it
-// returns an error, it calls done once, perhaps in another goroutine and after it has returned; done
-// must not block. Without an error the copy is complete and durable, and fresh says whether it is
-// the first. Errors are ErrNotNewer, those for which hosts.IsOfStore is true, the end of ctx, and
-// else the reason to refuse the repository. Store takes the file over.
+// returns an error, it calls done once, perhaps in another goroutine and after it has returned;
+// done must not block. Without an error the copy is complete and durable, and fresh says whether it
+// is the first. Errors are ErrNotNewer, those for which hosts.IsOfStore is true, the end of ctx,
+// and else the reason to refuse the repository. Store takes the file over.
 func (k *Intake) Store(ctx context.Context, f *fetch.File, done func(fresh bool, err error)) error {
 	release, err := k.begin(ctx, f.Commit.DID)
 	if err != nil {
@@ -144,8 +146,8 @@ func (k *Intake) begin(ctx context.Context, did string) (release func(), err err
 }
 
 // owe requests, before the first row is written, that the daemon compares the lists of all known
-// hosts with the rows: events that are newer than a CAR may never come. base is the origin of one of
-// the hosts, whose scheme is used for all.
+// hosts with the rows: events that are newer than a CAR may never come. base is the origin of one
+// of the hosts, whose scheme is used for all.
 func (k *Intake) owe(base string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -208,8 +210,8 @@ func (d *delivery) run(ctx context.Context, f *fetch.File) error {
 	return err // once the copy is written, a failure to close its spool changes nothing
 }
 
-// admit reads the row, and decides whether the CAR is of use. Only the account's host can say that a
-// hidden account is active again.
+// admit reads the row, and decides whether the CAR is of use. Only the account's host can say that
+// a hidden account is active again.
 func (d *delivery) admit(f *fetch.File) error {
 	row, err := d.k.store.RepoOrNew(d.win.did)
 	if err != nil {
@@ -233,8 +235,8 @@ func (d *delivery) admit(f *fetch.File) error {
 }
 
 // resolve reads the document of the account, and finds the number of its host. It waits while the
-// shared directory asks for that, and tries again when it does not answer. The document of a did:web
-// is at a host that may never answer, and is asked for once.
+// shared directory asks for that, and tries again when it does not answer. The document of a
+// did:web is at a host that may never answer, and is asked for once.
 func (d *delivery) resolve(ctx context.Context) error {
 	for try, pause := 1, d.k.opts.RetryBase; ; try, pause = try+1, 2*pause {
 		err := d.doc.refresh(ctx, &d.win.row)
@@ -270,7 +272,8 @@ func (d *delivery) why() (store.Why, error) {
 	case d.land.signal:
 		return store.BySignal, nil
 	}
-	return store.Untracked, fmt.Errorf("%w: no record is in a collection that a signal names", ErrNotWanted)
+	return store.Untracked, fmt.Errorf("%w: no record is in a collection that a signal names",
+		ErrNotWanted)
 }
 
 // open makes the row pending, in a new attempt. After a crash from here on it stays pending, and

@@ -81,7 +81,8 @@ func (l *landing) settle(b *store.Batch, row *store.Repo) {
 	}
 	b.Complete(row)
 	if behind && draining && before.Lagging {
-		row.Retry = store.Retry{Count: before.Count, Since: before.Since, Error: before.Error, Lagging: true}
+		row.Retry = store.Retry{Count: before.Count, Since: before.Since,
+			Error: before.Error, Lagging: true}
 	}
 }
 

@@ -40,15 +40,19 @@ func newMetrics(reg prometheus.Registerer, d *dispatcher) (*metrics, error) {
 				"available), stale (the row changed meanwhile), dropped (no longer followed), or " +
 				"the kind of the failure.",
 		}, []string{"result"}),
-		requeued: counter("cistern_backfill_requeued_total", "Repositories requeued because a retry was due."),
+		requeued: counter("cistern_backfill_requeued_total",
+			"Repositories requeued because a retry was due."),
 	}
-	for _, result := range []string{resultSynced, resultGone, resultStale, resultDropped, store.RateLimited.String(), store.Transport.String(), store.Generic.String()} {
+	for _, result := range []string{resultSynced, resultGone, resultStale, resultDropped,
+		store.RateLimited.String(), store.Transport.String(), store.Generic.String()} {
 		m.tasks.WithLabelValues(result)
 	}
 	for _, c := range []prometheus.Collector{
 		m.tasks, m.requeued,
-		gauge("cistern_backfill_syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(d.syncing()) }),
-		gauge("cistern_backfill_waiting_repos", "Resolved repositories that wait in memory for a permit.", func() float64 { return float64(d.waiting()) }),
+		gauge("cistern_backfill_syncing_repos", "Repositories being fetched or about to become visible.",
+			func() float64 { return float64(d.syncing()) }),
+		gauge("cistern_backfill_waiting_repos", "Resolved repositories that wait in memory for a permit.",
+			func() float64 { return float64(d.waiting()) }),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

@@ -146,7 +146,8 @@ func (o Options) validate() error {
 		n    int64
 	}{
 		{"concurrency", int64(o.Concurrency)}, {"concurrency per host", int64(o.PerHost)},
-		{"idle timeout", int64(o.IdleTimeout)}, {"retry base", int64(o.RetryBase)}, {"retry maximum", int64(o.RetryMax)},
+		{"idle timeout", int64(o.IdleTimeout)}, {"retry base", int64(o.RetryBase)},
+		{"retry maximum", int64(o.RetryMax)},
 	} {
 		if f.n < 1 {
 			errs = append(errs, fmt.Errorf("%s %d is not positive", f.name, f.n))

@@ -185,8 +185,9 @@ func (qs *queues) take(q *queue, parked bool) (item, bool) {
 	return item{}, false
 }
 
-// returnResolved returns the repositories that wait in memory for a permit of a host to their stored
-// queues. A ban may last, and an account that moves meanwhile must not wait for its former host.
+// returnResolved returns the repositories that wait in memory for a permit of a host to their
+// stored queues. A ban may last, and an account that moves meanwhile must not wait for its former
+// host.
 func (qs *queues) returnResolved(q *queue) {
 	resolved := q.resolved
 	q.resolved = nil

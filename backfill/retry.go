@@ -85,7 +85,9 @@ func (r *retries) requeue(ctx context.Context, dids []string, now time.Time) err
 
 // requeueOne makes a due repository pending. It keeps the row's retry count, which only a success
 // resets.
-func (r *retries) requeueOne(did string, now time.Time) (wait func() error, host uint32, err error) {
+func (r *retries) requeueOne(
+	did string, now time.Time,
+) (wait func() error, host uint32, err error) {
 	due := false
 	wait, err = r.store.UpdateRepo(did, func(b *store.Batch, row *store.Repo) error {
 		if due = row.Known() && store.IsDue(row.Due(), now); !due {

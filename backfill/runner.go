@@ -60,8 +60,10 @@ func New(opts Options) (*Runner, error) {
 	r.copier, err = fetch.New(fetch.Options{
 		Keys: opts.Directory, Crowded: r.hosts.Crowded, UserAgent: opts.UserAgent,
 		Strategy: opts.Strategy, Unsigned: opts.SkipSignatures,
-		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes, RepoMemoryBytes: opts.RepoMemoryBytes,
-		SpoolDir: opts.SpoolDir, SpoolBytes: opts.SpoolBytes, CARBytesMax: opts.CARBytesMax, CARBlocksMax: opts.CARBlocksMax,
+		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes,
+		RepoMemoryBytes: opts.RepoMemoryBytes,
+		SpoolDir:        opts.SpoolDir, SpoolBytes: opts.SpoolBytes, CARBytesMax: opts.CARBytesMax,
+		CARBlocksMax: opts.CARBlocksMax,
 		FetchTimeout: opts.FetchTimeout, IdleTimeout: opts.IdleTimeout,
 		Now: opts.Now, Logger: opts.Logger, Registerer: opts.Registerer,
 	})
@@ -104,7 +106,9 @@ func (r *Runner) Run(ctx context.Context) error {
 }
 
 // Refilter reports whether repositories are being adapted to a changed filter (refilter.Runner).
-func (r *Runner) Refilter() (cursor string, running bool, err error) { return r.refilter.Progress() }
+func (r *Runner) Refilter() (cursor string, running bool, err error) {
+	return r.refilter.Progress()
+}
 
 // flush makes imports visible at once when nothing is left to fetch. Otherwise their group would
 // wait for more imports until it reaches its maximum age.

@@ -84,10 +84,13 @@ func verdictOf(ctx context.Context, err error, now time.Time) verdict {
 		return verdict{kind: store.Generic, spoke: true}
 	case errors.Is(err, repo.ErrInvalid) && !fetch.Broken(err):
 		return verdict{kind: store.Generic, spoke: true, refused: true}
-	case errors.Is(err, hosts.ErrRedirect), errors.Is(err, identity.ErrPrivateAddress), errors.Is(err, fetch.ErrSpool), errors.Is(err, fetch.ErrIndex):
+	case errors.Is(err, hosts.ErrRedirect), errors.Is(err, identity.ErrPrivateAddress),
+		errors.Is(err, fetch.ErrSpool), errors.Is(err, fetch.ErrIndex):
 		return verdict{kind: store.Generic}
-	case errors.Is(err, fetch.ErrSlow), errors.Is(err, fetch.ErrSilent), errors.Is(err, fetch.ErrTimeout):
-		return verdict{kind: store.Transport, fault: softFault, congested: true, refused: errors.Is(err, fetch.ErrTimeout)}
+	case errors.Is(err, fetch.ErrSlow), errors.Is(err, fetch.ErrSilent),
+		errors.Is(err, fetch.ErrTimeout):
+		return verdict{kind: store.Transport, fault: softFault, congested: true,
+			refused: errors.Is(err, fetch.ErrTimeout)}
 	case errors.Is(err, fetch.ErrCrowded):
 		return verdict{kind: store.Transport}
 	case fetch.Broken(err):

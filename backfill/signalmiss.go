@@ -72,7 +72,8 @@ func (t *task) postpone(due time.Time) (outcome, error) {
 	next := due.Unix() + 1
 	row, err := t.win.update(func(b *store.Batch, row *store.Repo) error {
 		retry := row.Retry
-		retry.Kind, retry.Next, retry.Since = store.Generic, next, cmp.Or(retry.Since, t.r.opts.Now().Unix())
+		retry.Kind, retry.Next, retry.Since = store.Generic, next,
+			cmp.Or(retry.Since, t.r.opts.Now().Unix())
 		retry.Error = "fetched recently without a record that a signal names"
 		b.Defer(row, retry)
 		return nil

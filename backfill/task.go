@@ -222,7 +222,8 @@ func (t *task) copy(ctx context.Context) (outcome, error) {
 // mayBeOutdated reports whether an outdated host or key may have caused err.
 func mayBeOutdated(err error) bool {
 	var answer *hosts.AnswerError
-	return errors.Is(err, repo.ErrSignature) || errors.As(err, &answer) && answer.Code < 500 && answer.Code != http.StatusTooManyRequests
+	return errors.Is(err, repo.ErrSignature) || errors.As(err, &answer) && answer.Code < 500 &&
+		answer.Code != http.StatusTooManyRequests
 }
 
 // fetchWholeNext makes the next attempt fetch the whole repository without queries if the host did
@@ -306,7 +307,8 @@ func (t *task) imported(ctx context.Context, row store.Repo, err error) {
 // done returns the outcome of a task whose copy is complete and durable.
 func (t *task) done(row store.Repo) outcome {
 	if t.land.forgot != "" {
-		t.r.opts.Logger.Debug("dropped an announced rev that the host does not have", "did", t.it.did, "rev", row.Rev, "seen", t.land.forgot)
+		t.r.opts.Logger.Debug("dropped an announced rev that the host does not have",
+			"did", t.it.did, "rev", row.Rev, "seen", t.land.forgot)
 	}
 	return ended(row, resultSynced)
 }

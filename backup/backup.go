@@ -87,7 +87,8 @@ func (o Options) withDefaults() Options {
 
 // lock returns the lock of a backup on its destination.
 func (o Options) lock() lease.Options {
-	return lease.Options{Destination: o.Destination, What: "backup", Holder: o.Holder, Lasts: o.Lease, Now: o.Now}
+	return lease.Options{Destination: o.Destination, What: "backup", Holder: o.Holder,
+		Lasts: o.Lease, Now: o.Now}
 }
 
 func (o Options) validate() error {
@@ -153,7 +154,8 @@ func (e *destinationError) Error() string {
 	var causes []string
 	for line := range strings.Lines(e.err.Error()) {
 		line = strings.TrimSpace(line)
-		if !slices.ContainsFunc(causes, func(other string) bool { return causeOf(other) == causeOf(line) }) {
+		if !slices.ContainsFunc(causes,
+			func(other string) bool { return causeOf(other) == causeOf(line) }) {
 			causes = append(causes, line)
 		}
 	}
@@ -358,7 +360,8 @@ func (u *upload) put(ctx context.Context, file string, f File) error {
 	if err != nil {
 		return gone(err)
 	}
-	err = u.opts.Destination.Put(ctx, tableName(f.Sum), objects.Content{Reader: body, Size: f.Size, Sum: sum})
+	err = u.opts.Destination.Put(ctx, tableName(f.Sum),
+		objects.Content{Reader: body, Size: f.Size, Sum: sum})
 	if err := errors.Join(err, body.Close()); err != nil {
 		return fmt.Errorf("back up %s: %w", f.Name, err)
 	}

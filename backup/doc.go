@@ -17,14 +17,14 @@
 //
 //  1. A generation exists if its marker is whole. The marker is written last: then every table that
 //     the manifest names is durable and listed with its size, and so is the manifest.
-//  2. A table is never deleted that a generation names, nor one that a backup in progress counts on:
-//     tables are deleted only by a backup, and one backup at a time uses a destination. A marker is
-//     deleted before the rest of its generation.
+//  2. A table is never deleted that a generation names, nor one that a backup in progress counts
+//     on: tables are deleted only by a backup, and one backup at a time uses a destination. A
+//     marker is deleted before the rest of its generation.
 //  3. What is stored and what is restored has the sum that it is named by, or the operation fails.
 //     No content is trusted for its name or its size. The one thing that is believed without being
 //     read is that a table of the same log, number, size and time of writing is unchanged.
-//  4. A directory that is being restored cannot be opened as a store, and one that was restored gets
-//     a new epoch (package store).
+//  4. A directory that is being restored cannot be opened as a store, and one that was restored
+//     gets a new epoch (package store).
 //  5. A file name in a manifest cannot lead out of the directory, and everything that a destination
 //     states has a limit (manifest.go). Objects with other names than backups write are neither
 //     read nor deleted.

@@ -71,8 +71,8 @@ func (m *Maker) Last(ctx context.Context) (time.Time, error) {
 	return time.Time{}, nil
 }
 
-// Make makes a backup. progress may be nil. If ctx ends, the error is that of ctx, unless the backup
-// was complete: then the next one deletes what Keep makes superfluous.
+// Make makes a backup. progress may be nil. If ctx ends, the error is that of ctx, unless the
+// backup was complete: then the next one deletes what Keep makes superfluous.
 func (m *Maker) Make(ctx context.Context, progress func(Progress)) error {
 	begun := m.opts.Now()
 	res, err := m.run(ctx, progress)

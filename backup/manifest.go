@@ -102,7 +102,9 @@ type Generation struct {
 
 func tableName(sum string) string { return tablesDir + "/" + sum }
 
-func objectOf(generation, name string) string { return generationsDir + "/" + generation + "/" + name }
+func objectOf(generation, name string) string {
+	return generationsDir + "/" + generation + "/" + name
+}
 
 // generationTime is the layout of the time in the name of a generation. Names sort by time.
 const generationTime = "20060102T150405.000Z"
@@ -199,7 +201,9 @@ func List(ctx context.Context, d objects.Destination) (all []Generation, err err
 
 // readMarker reads the marker of a generation. ok is false if the marker is missing or not whole:
 // the backup was interrupted, and the generation does not exist.
-func readMarker(ctx context.Context, d objects.Destination, name string) (g Generation, ok bool, err error) {
+func readMarker(
+	ctx context.Context, d objects.Destination, name string,
+) (g Generation, ok bool, err error) {
 	text, err := objects.ReadAll(ctx, d, objectOf(name, completeName), markerBytesMax)
 	if errors.Is(err, objects.ErrNotFound) || errors.Is(err, objects.ErrDamaged) {
 		return g, false, nil
@@ -271,7 +275,8 @@ func ReadManifest(ctx context.Context, d objects.Destination, g Generation) (*Ma
 		return nil, err
 	}
 	if sum := objects.Sum(sha256.Sum256(text)); sum.String() != g.Manifest {
-		return nil, fmt.Errorf("%s of %s: %w: its SHA-256 is %s instead of %s", name, d, objects.ErrDamaged,
+		return nil, fmt.Errorf("%s of %s: %w: its SHA-256 is %s instead of %s",
+			name, d, objects.ErrDamaged,
 			sum, g.Manifest)
 	}
 	m, err := parseManifest(text)
@@ -313,7 +318,9 @@ func nameGeneration(now time.Time, epoch string, others []Generation) (string, e
 }
 
 // publish writes a generation. Until the marker is written, it does not exist.
-func publish(ctx context.Context, d objects.Destination, name string, m *Manifest, held func() error) (
+func publish(
+	ctx context.Context, d objects.Destination, name string, m *Manifest, held func() error,
+) (
 	Generation, error) {
 	g := Generation{Name: name, Created: m.Created, Epoch: m.Epoch, Head: m.Head, Files: len(m.Files),
 		Bytes: m.bytes()}

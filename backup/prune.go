@@ -12,7 +12,9 @@ import (
 // and then the tables that no generation names. keep 0 keeps everything. It runs under the lock, so
 // that no backup in progress counts on a table that it deletes. An interruption leaves tables that
 // no generation names, which the next prune deletes.
-func prune(ctx context.Context, d objects.Destination, keep int, held func() error) (deleted int, err error) {
+func prune(
+	ctx context.Context, d objects.Destination, keep int, held func() error,
+) (deleted int, err error) {
 	if keep == 0 {
 		return 0, nil
 	}
@@ -66,7 +68,9 @@ var errNamed = fmt.Errorf("the generations name more than %d different files", n
 
 // superfluous lists the objects of generations that are not kept, and tables that are not named. It
 // leaves out objects with other names than backups write.
-func superfluous(ctx context.Context, d objects.Destination, kept, named map[string]bool) ([]string, error) {
+func superfluous(
+	ctx context.Context, d objects.Destination, kept, named map[string]bool,
+) ([]string, error) {
 	var names []string
 	err := d.List(ctx, generationsDir+"/", func(o objects.Object) error {
 		generation, name, _ := strings.Cut(strings.TrimPrefix(o.Name, generationsDir+"/"), "/")

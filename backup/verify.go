@@ -14,8 +14,10 @@ import (
 
 // Verify reads every file of generations, each content once, and calls report for each one that is
 // missing or damaged. It returns how many there are.
-func Verify(ctx context.Context, d objects.Destination, generations []Generation, progress func(Progress),
-	report func(error)) (bad int, err error) {
+func Verify(
+	ctx context.Context, d objects.Destination, generations []Generation, progress func(Progress),
+	report func(error),
+) (bad int, err error) {
 	v := &verification{d: d, report: report, progressed: progress}
 	type content struct {
 		sum  string

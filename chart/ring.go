@@ -55,7 +55,8 @@ type View struct {
 // since returns a copy of the points from the slot of t on.
 func (r *ring) since(t time.Time) View {
 	first := max(r.newest-int64(r.filled)+1, r.slot(t))
-	v := View{Step: r.step, Span: time.Duration(len(r.points[0])) * r.step, Start: time.Unix(0, first*int64(r.step)), Values: make([][]float32, len(r.points))}
+	v := View{Step: r.step, Span: time.Duration(len(r.points[0])) * r.step,
+		Start: time.Unix(0, first*int64(r.step)), Values: make([][]float32, len(r.points))}
 	for i := range v.Values {
 		v.Values[i] = make([]float32, 0, max(0, r.newest-first+1))
 		for slot := first; slot <= r.newest; slot++ {

@@ -6,7 +6,8 @@ import (
 )
 
 // Trend returns by how much a second values change that are a step apart: the slope of the straight
-// line that is nearest to the known ones (least squares). ok is false if fewer than least are known.
+// line that is nearest to the known ones (least squares). ok is false if fewer than least are
+// known.
 func Trend(step time.Duration, values []float32, least int) (perSecond float64, ok bool) {
 	var n, sumX, sumY float64
 	for i, v := range values {

@@ -16,8 +16,8 @@
 //
 // # Concurrency
 //
-// A Client may be used by any goroutine, Lines by one at a time. Follow calls its functions from one
-// goroutine at a time, and joins the two that read and write its connection.
+// A Client may be used by any goroutine, Lines by one at a time. Follow calls its functions from
+// one goroutine at a time, and joins the two that read and write its connection.
 //
 // # Files
 //

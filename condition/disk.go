@@ -7,9 +7,9 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Disk waits while the disk that dir is on has less free than its reserve, which reserve returns for
-// the size of the disk in bytes. Below a quarter of the reserve the daemon must stop, while there
-// is still room to close the store.
+// Disk waits while the disk that dir is on has less free than its reserve, which reserve returns
+// for the size of the disk in bytes. Below a quarter of the reserve the daemon must stop, while
+// there is still room to close the store.
 func Disk(p Probe, dir string, reserve func(total uint64) uint64) Condition {
 	return Condition{Name: "disk", Halts: true, Read: func(time.Time) (Reading, error) {
 		free, total, err := p.Disk(dir)

@@ -27,8 +27,8 @@ type Meter struct {
 	today Traffic // mu guards
 }
 
-// NewMeter returns a Meter that lets perSecond bytes pass in each second, any number for 0. today is
-// what was counted before, by an earlier Meter.
+// NewMeter returns a Meter that lets perSecond bytes pass in each second, any number for 0. today
+// is what was counted before, by an earlier Meter.
 func NewMeter(perSecond int64, today Traffic) *Meter {
 	m := &Meter{today: today}
 	if perSecond > 0 {
@@ -52,8 +52,8 @@ func (m *Meter) Receive(ctx context.Context, n int) error {
 	return nil
 }
 
-// Today returns what was received in the day of now, by the location of now. The first call of a day
-// begins to count anew.
+// Today returns what was received in the day of now, by the location of now. The first call of a
+// day begins to count anew.
 func (m *Meter) Today(now time.Time) Traffic {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -152,8 +152,8 @@ func (w *Watcher) report(was, is Status, grave bool) {
 	}
 }
 
-// Status returns all conditions, in the order of Options.Conditions. A condition that was not looked
-// at yet is left out.
+// Status returns all conditions, in the order of Options.Conditions. A condition that was not
+// looked at yet is left out.
 func (w *Watcher) Status() []Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()

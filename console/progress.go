@@ -169,5 +169,6 @@ func (t *Terminal) Bar(done, total int64, size int) string {
 	if t.ascii {
 		full, empty = "#", "-"
 	}
-	return t.Paint(Green, strings.Repeat(full, filled)) + t.Paint(Dim, strings.Repeat(empty, size-filled))
+	return t.Paint(Green, strings.Repeat(full, filled)) +
+		t.Paint(Dim, strings.Repeat(empty, size-filled))
 }

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/term"
 )
 
-// Screen is a whole terminal: a page that is redrawn, and keys. Its Close gives the terminal back as
-// it was.
+// Screen is a whole terminal: a page that is redrawn, and keys. Its Close gives the terminal back
+// as it was.
 type Screen struct {
 	*Terminal
 	in    int    // descriptor of the keyboard
@@ -41,8 +41,8 @@ const (
 	leaveScreen = "\x1b[?25h\x1b[?1049l"
 )
 
-// OpenScreen takes the terminal of in and out. It returns ErrNoScreen if one of them is not a terminal,
-// or one that cannot be redrawn. The caller must call Close, also when it panics.
+// OpenScreen takes the terminal of in and out. It returns ErrNoScreen if one of them is not a
+// terminal, or one that cannot be redrawn. The caller must call Close, also when it panics.
 func OpenScreen(in io.Reader, out io.Writer, environ []string) (*Screen, error) {
 	t := New(out, environ)
 	keyboard, ok := in.(*os.File)
@@ -153,7 +153,8 @@ type sequence struct {
 
 // sequences are those of all keys. Nothing changes them.
 var sequences = []sequence{
-	{"q", Quit}, {"Q", Quit}, {"\x03", Quit}, {"\x1a", Pause}, {"k", Up}, {"j", Down}, {" ", PageDown}, {"b", PageUp},
+	{"q", Quit}, {"Q", Quit}, {"\x03", Quit}, {"\x1a", Pause}, {"k", Up}, {"j", Down},
+	{" ", PageDown}, {"b", PageUp},
 	{"g", Home}, {"G", End},
 	{"\x1b[A", Up}, {"\x1bOA", Up}, {"\x1b[B", Down}, {"\x1bOB", Down}, {"\x1b[5~", PageUp},
 	{"\x1b[6~", PageDown}, {"\x1b[H", Home}, {"\x1bOH", Home}, {"\x1b[1~", Home}, {"\x1b[F", End},

@@ -15,7 +15,8 @@ func newMetrics(state func() ([]Status, map[Kind]int)) *metrics {
 		return prometheus.NewDesc("cistern_copies_"+name, help, []string{"kind"}, nil)
 	}
 	return &metrics{state: state,
-		running: desc("running", "Copies of the store that commands make now, by kind: backup or export."),
+		running: desc("running",
+			"Copies of the store that commands make now, by kind: backup or export."),
 		success: desc("last_success_timestamp_seconds", "When a command last completed a copy, at any "+
 			"destination, also before a restart. 0: no complete copy is known."),
 		seconds: desc("duration_seconds", "Duration of the last complete copy."),

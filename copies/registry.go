@@ -44,7 +44,8 @@ type Options struct {
 type Registry struct {
 	opts Options
 
-	saving sync.Mutex // held while rows are saved, so that the last write has the last state; before mu
+	// held while rows are saved, so that the last write has the last state; before mu
+	saving sync.Mutex
 
 	// mu guards:
 	mu       sync.Mutex
@@ -89,8 +90,8 @@ func New(o Options) (*Registry, error) {
 	return r, o.Registerer.Register(newMetrics(r.state))
 }
 
-// resumed returns a row that was kept. A copy that was under way has failed, at an unknown time after
-// it began.
+// resumed returns a row that was kept. A copy that was under way has failed, at an unknown time
+// after it began.
 func resumed(row Row) *Row {
 	if began := row.Began; !began.IsZero() {
 		row.Began = time.Time{}
@@ -99,8 +100,8 @@ func resumed(row Row) *Row {
 	return &row
 }
 
-// Begin records that a command copies a checkpoint. The statement must be valid. The caller calls End
-// with the id when the command is gone.
+// Begin records that a command copies a checkpoint. The statement must be valid. The caller calls
+// End with the id when the command is gone.
 func (r *Registry) Begin(s Statement) (id string) {
 	id = rand.Text()
 	now := r.opts.Now()
@@ -152,8 +153,8 @@ func (r *Registry) refresh(row *Row) {
 }
 
 // Report records the result of a copy, which must be valid, and returns when it is durable. It
-// returns ErrUnknown if no copy of this id is under way. After another error the result is shown, and
-// may be lost by a restart.
+// returns ErrUnknown if no copy of this id is under way. After another error the result is shown,
+// and may be lost by a restart.
 func (r *Registry) Report(id string, res Result) error {
 	s, err := r.end(id, res)
 	if err != nil {

@@ -20,7 +20,8 @@ type Row struct {
 type Keeper interface {
 	// Load returns all rows, in any order.
 	Load() ([]Row, error)
-	// Save replaces all rows, durably. Calls do not overlap. A call may wait while the store is frozen.
+	// Save replaces all rows, durably. Calls do not overlap. A call may wait while the store is
+	// frozen.
 	Save([]Row) error
 }
 

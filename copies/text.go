@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// Line returns a text as one line of at most most bytes, without characters that check refuses. Line
-// ends become semicolons: an error that joins others has one line for each.
+// Line returns a text as one line of at most most bytes, without characters that check refuses.
+// Line ends become semicolons: an error that joins others has one line for each.
 func Line(text string, most int) string {
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }),
 		"; ")

@@ -18,8 +18,8 @@ const (
 	Zstd  Coding = "zstd"
 )
 
-// Compress returns a writer whose Close ends the compressed content, and does not close w. It starts
-// no goroutine.
+// Compress returns a writer whose Close ends the compressed content, and does not close w. It
+// starts no goroutine.
 func Compress(w io.Writer, c Coding) (io.WriteCloser, error) {
 	switch c {
 	case Plain:

@@ -18,10 +18,10 @@
 //  2. No record is left out because it has no JSON form: its row states the reason instead.
 //  3. A file is whole or it is known not to be: Parquet ends with its footer, NDJSON with tokens
 //     with a line that says that it is complete or where to go on, and parts are objects.
-//  4. An export exists if its manifest does. The manifest is written last, when every part is durable
-//     and listed with its size.
-//  5. An interrupted export goes on behind its last part that was noted: no record comes twice or is
-//     missing. Parts that were not noted are deleted or replaced.
+//  4. An export exists if its manifest does. The manifest is written last, when every part is
+//     durable and listed with its size.
+//  5. An interrupted export goes on behind its last part that was noted: no record comes twice or
+//     is missing. Parts that were not noted are deleted or replaced.
 //  6. The memory of a reading is bounded by its pages and by one row group, not by what it reads.
 //
 // # Concurrency

@@ -24,7 +24,8 @@ type Format struct {
 // Formats returns all formats.
 func Formats() []Format {
 	return []Format{
-		{Name: "ndjson", Media: "application/x-ndjson", Suffix: ".ndjson.zst", Coding: Zstd, open: newNDJSON},
+		{Name: "ndjson", Media: "application/x-ndjson", Suffix: ".ndjson.zst", Coding: Zstd,
+			open: newNDJSON},
 		{Name: "parquet", Media: "application/vnd.apache.parquet", Suffix: ".parquet", Coded: true,
 			open: newParquet},
 	}
@@ -39,7 +40,8 @@ func ParseFormat(name string) (Format, error) {
 		}
 		names = append(names, f.Name)
 	}
-	return Format{}, fmt.Errorf("format %.80q is unknown: want one of %s", name, strings.Join(names, ", "))
+	return Format{}, fmt.Errorf("format %.80q is unknown: want one of %s",
+		name, strings.Join(names, ", "))
 }
 
 // FileOptions are the options of one file.

@@ -109,8 +109,10 @@ func (m *Maker) Make(ctx context.Context, progress func(Progress)) error {
 	if n := len(all); n > 0 && !all[n-1].complete {
 		prefix = all[n-1].prefix
 	}
-	made, err := Run(ctx, Options{Source: m.opts.Source, Destination: m.opts.Destination, Prefix: prefix,
-		Format: m.opts.Format, Collections: m.opts.Collections, TempDir: m.opts.TempDir, Progress: progress, Now: m.opts.Now, Holder: m.opts.Holder,
+	made, err := Run(ctx, Options{Source: m.opts.Source, Destination: m.opts.Destination,
+		Prefix: prefix,
+		Format: m.opts.Format, Collections: m.opts.Collections, TempDir: m.opts.TempDir,
+		Progress: progress, Now: m.opts.Now, Holder: m.opts.Holder,
 		Logger: m.opts.Logger})
 	if err != nil {
 		return err

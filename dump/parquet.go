@@ -12,8 +12,8 @@ import (
 	"github.com/parquet-go/parquet-go/compress/zstd"
 )
 
-// columns is the schema of a file. A column whose values repeat has a dictionary. In the others nearly
-// every value is another one, and a dictionary would only take memory.
+// columns is the schema of a file. A column whose values repeat has a dictionary. In the others
+// nearly every value is another one, and a dictionary would only take memory.
 type columns struct {
 	DID             []byte `parquet:"did,string,dict"`
 	Collection      []byte `parquet:"collection,string,dict"`
@@ -100,14 +100,15 @@ func (f *parquetFile) add(p *page, ev *store.Event) {
 	}
 }
 
-// repository returns the values that rows of one rev have in common. They are those of the row before
-// if that is of the same rev.
+// repository returns the values that rows of one rev have in common. They are those of the row
+// before if that is of the same rev.
 func (f *parquetFile) repository(p *page, ev *store.Event) (did, rev, indexed parquet.Value) {
 	c := &p.columns
 	if n := p.rows; n > 0 && p.last.did == ev.DID && string(c[colRev][n-1].ByteArray()) == ev.Rev {
 		return c[colDID][n-1], c[colRev][n-1], c[colIndexed][n-1]
 	}
-	return parquet.ByteArrayValue(p.keep([]byte(ev.DID))), parquet.ByteArrayValue(p.keep([]byte(ev.Rev))),
+	return parquet.ByteArrayValue(p.keep([]byte(ev.DID))),
+		parquet.ByteArrayValue(p.keep([]byte(ev.Rev))),
 		timeValue(revTime(ev.Rev))
 }
 

@@ -23,7 +23,8 @@ type Source interface {
 	// store.ErrOutdatedCursor if the log has lost events after the head of the pass. What fn gets
 	// is valid during the call.
 	ReadRecords(ctx context.Context, p *store.Pass, at store.RecordPosition, rowsMax int,
-		fn func(*store.Event, store.RecordPosition) bool) (next store.RecordPosition, ended bool, err error)
+		fn func(*store.Event, store.RecordPosition) bool) (next store.RecordPosition, ended bool,
+		err error)
 	// Epoch names the log.
 	Epoch() string
 }
@@ -54,7 +55,8 @@ func Resume(s Source, f *filter.Events, token string) (*Reading, error) {
 		return nil, fmt.Errorf("%w: %w", ErrToken, err)
 	}
 	if t.Epoch != s.Epoch() {
-		return nil, fmt.Errorf("%w: its store had the epoch %.40q, this one has %q", ErrToken, t.Epoch, s.Epoch())
+		return nil, fmt.Errorf("%w: its store had the epoch %.40q, this one has %q",
+			ErrToken, t.Epoch, s.Epoch())
 	}
 	p := store.NewPass(t.Head, t.End, f)
 	if t.Order == format.InLog || p.Order != t.Order || p.Sum != t.Sum {
@@ -73,8 +75,8 @@ func (r *Reading) Head() uint64 { return r.pass.Head }
 // Epoch returns the epoch of the store.
 func (r *Reading) Epoch() string { return r.source.Epoch() }
 
-// Pass returns the pass of the reading, and the position that it goes on from, for a caller that reads
-// repositories in place of records.
+// Pass returns the pass of the reading, and the position that it goes on from, for a caller that
+// reads repositories in place of records.
 func (r *Reading) Pass() (*store.Pass, store.RecordPosition) { return r.pass, r.at }
 
 // MoveTo has the reading go on from a position of its pass that the caller has read up to.

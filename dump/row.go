@@ -10,8 +10,8 @@ import (
 const createdField = "createdAt"
 
 // createdAt returns the time that a record states in its field createdAt, in unix microseconds. ok
-// is false if the record has no such field, or if the field is no time in RFC 3339 between the years
-// 1 and 9999.
+// is false if the record has no such field, or if the field is no time in RFC 3339 between the
+// years 1 and 9999.
 func createdAt(record []byte) (micros int64, ok bool) {
 	text := textField(record, createdField)
 	var t time.Time

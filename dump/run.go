@@ -79,7 +79,8 @@ func Run(ctx context.Context, o Options) (m Manifest, err error) {
 	return m, err
 }
 
-// run makes an export while it has the destination alone. held returns an error if that may be over.
+// run makes an export while it has the destination alone. held returns an error if that may be
+// over.
 func (x *export) run(ctx context.Context, held func() error) (Manifest, error) {
 	if err := x.begin(ctx); err != nil {
 		return Manifest{}, err

@@ -72,7 +72,8 @@ func CompileEvents(c EventsConfig) (*Events, error) {
 		bad.add(fmt.Errorf("live %.400q is neither true nor false", c.Live))
 	}
 	if len(f.collections) > itemsMax || len(f.dids) > itemsMax {
-		bad.add(fmt.Errorf("%d collections and %d dids: at most %d of each", len(f.collections), len(f.dids), itemsMax))
+		bad.add(fmt.Errorf("%d collections and %d dids: at most %d of each",
+			len(f.collections), len(f.dids), itemsMax))
 	}
 	if err := errors.Join(bad...); err != nil {
 		return nil, err
@@ -159,7 +160,8 @@ func (f *Events) Collection(collection []byte) bool {
 // Record reports whether record events of an action, by its number, from the firehose or from a
 // backfill, are wanted.
 func (f *Events) Record(action uint8, live bool) bool {
-	return (f.actions == 0 || f.actions&(1<<action) != 0) && (f.live == "" || (f.live == "true") == live)
+	return (f.actions == 0 || f.actions&(1<<action) != 0) &&
+		(f.live == "" || (f.live == "true") == live)
 }
 
 // DIDs returns the accounts whose events are wanted, in ascending order; nil means all.

@@ -74,7 +74,8 @@ func Compile(c Config) (*Filter, error) {
 	for _, set := range []struct {
 		noun  string
 		items int
-	}{{"signals", len(f.signals)}, {"collections", len(f.collections)}, {"excludes", len(f.excludes)}} {
+	}{{"signals", len(f.signals)}, {"collections", len(f.collections)},
+		{"excludes", len(f.excludes)}} {
 		if set.items > itemsMax {
 			errs = append(errs, fmt.Errorf("%d %s, which is more than %d", set.items, set.noun, itemsMax))
 		}
@@ -121,7 +122,8 @@ func parse(noun, text string) (string, error) {
 	prefix, wild := strings.CutSuffix(text, "*")
 	if !wild {
 		if _, err := syntax.ParseNSID(text); err != nil {
-			return "", fmt.Errorf("%s %.400q is neither an NSID nor the beginning of one with .* at its end", noun, text)
+			return "", fmt.Errorf("%s %.400q is neither an NSID nor the beginning of one with .* at its end",
+				noun, text)
 		}
 		return text, nil
 	}
@@ -129,7 +131,8 @@ func parse(noun, text string) (string, error) {
 	_, short := syntax.ParseNSID(prefix + "a")
 	_, long := syntax.ParseNSID(prefix + "a.a")
 	if !strings.HasSuffix(prefix, ".") || (short != nil && long != nil) {
-		return "", fmt.Errorf("%s %.400q: the text before the star does not begin an NSID or does not end with a dot", noun, text)
+		return "", fmt.Errorf("%s %.400q: the text before the star does not begin an NSID or does not "+
+			"end with a dot", noun, text)
 	}
 	return prefix, nil
 }
@@ -237,7 +240,8 @@ func (f *Filter) Discovers(g *Filter) bool {
 	case f.Full() || g.Full():
 		return !g.Full()
 	case len(f.signals) == 0:
-		return len(g.signals) > 0 // without signals, a crawl source named by an operator is followed as a whole
+		// without signals, a crawl source named by an operator is followed as a whole
+		return len(g.signals) > 0
 	}
 	for signal := range f.signals {
 		if _, ok := g.signals[signal]; !ok {

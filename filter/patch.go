@@ -33,7 +33,8 @@ func (c Config) Patch(body []byte) (Config, error) {
 		case "excludes":
 			errs = append(errs, patchSet(&c.Excludes, f, checkExclude))
 		default:
-			errs = append(errs, fmt.Errorf("%.400q is not a field of a filter: want mode, store, signals, collections, excludes", f.name))
+			errs = append(errs, fmt.Errorf("%.400q is not a field of a filter: want mode, store, signals, "+
+				"collections, excludes", f.name))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -143,14 +144,16 @@ func editSet(set *[]string, m member, check func(string) error) error {
 	removed := map[string]struct{}{}
 	next := slices.Clone(*set)
 	for _, item := range items {
-		errs = append(errs, check(item.name)) // items to remove too: a misspelt item would be silently kept
+		// items to remove too: a misspelt item would be silently kept
+		errs = append(errs, check(item.name))
 		switch string(item.value) {
 		case "true":
 			next = append(next, item.name)
 		case "false":
 			removed[item.name] = struct{}{}
 		default:
-			errs = append(errs, fmt.Errorf("%s has %.400s for %.400q: want true or false", m.name, item.value, item.name))
+			errs = append(errs, fmt.Errorf("%s has %.400s for %.400q: want true or false",
+				m.name, item.value, item.name))
 		}
 	}
 	*set = slices.DeleteFunc(next, func(item string) bool { _, ok := removed[item]; return ok })

@@ -16,8 +16,8 @@
 //
 // # Concurrency
 //
-// Everything but OnChange may be called from any goroutine. Gate.Run owns one goroutine, which waits
-// for a cause that halts the part.
+// Everything but OnChange may be called from any goroutine. Gate.Run owns one goroutine, which
+// waits for a cause that halts the part.
 //
 // # Files
 //

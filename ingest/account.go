@@ -74,7 +74,8 @@ func (st *statement) outdated(row *store.Repo) bool {
 	case st.src.ID() == row.AccountSource:
 		// the same event again
 		return st.at == row.AccountTime && st.status == row.Status && st.mark == row.Mark
-	case st.src.PDSHost() != "" && st.src.PDSHost() == identity.HostOf(row.PDS) && st.at != row.AccountTime:
+	case st.src.PDSHost() != "" && st.src.PDSHost() == identity.HostOf(row.PDS) &&
+		st.at != row.AccountTime:
 		return false
 	case st.at == row.AccountTime:
 		return st.status != store.StatusDeleted || row.Status == store.StatusDeleted
@@ -93,7 +94,8 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) (err erro
 	if !st.status.Hidden() && row.HiddenByRelay() && row.AccountSource != st.src.ID() {
 		return nil // a relay has hidden the account, and another source cannot undo that
 	}
-	relists := row.Ordinal != 0 && st.mark == store.MarkNone && !st.status.Hidden() && row.Status.Hidden()
+	relists := row.Ordinal != 0 && st.mark == store.MarkNone && !st.status.Hidden() &&
+		row.Status.Hidden()
 	if relists && !heavy {
 		if w.moved+row.Records >= heavyRecords {
 			it.outcome, it.need = outcomePark, needHeavy
@@ -203,7 +205,8 @@ func (w *writing) postpone(row *store.Repo, due time.Time) {
 		w.wake = true // it may be due before all other rows
 		row.Mark = store.MarkReturning
 		w.b.Hide(row, row.Status, row.Origin, store.Retry{Next: due.Unix(), Since: w.now.Unix(),
-			Error: "the account is active again; its status changed too often, so that it stays hidden for a while"})
+			Error: "the account is active again; its status changed too often, so that it stays hidden " +
+				"for a while"})
 	}
 	w.b.PutRepo(row)
 }
@@ -213,10 +216,11 @@ func (w *writing) postpone(row *store.Repo, due time.Time) {
 func (r *Runner) doHeavy(_ context.Context, l *backlog) error {
 	var it item
 	it.take(l, l.head, r.opts.Now())
-	wait, err := r.update(it.now, []string{l.did}, func(w *writing, rows []store.Repo) ([]marks, error) {
-		err := it.decideAccount(w, &rows[0], true)
-		return []marks{{it.e.Source, []int64{it.e.Number}}}, err
-	})
+	wait, err := r.update(it.now, []string{l.did},
+		func(w *writing, rows []store.Repo) ([]marks, error) {
+			err := it.decideAccount(w, &rows[0], true)
+			return []marks{{it.e.Source, []int64{it.e.Number}}}, err
+		})
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,8 @@ type buckets struct {
 }
 
 func newBuckets(per rate.Limit, burst, max int) *buckets {
-	return &buckets{per: per, burst: burst, max: max, byKey: map[string]*rate.Limiter{}, others: rate.NewLimiter(per, burst)}
+	return &buckets{per: per, burst: burst, max: max, byKey: map[string]*rate.Limiter{},
+		others: rate.NewLimiter(per, burst)}
 }
 
 // wait takes a token and returns how long to wait for it: delayMax at most, since a longer queue

@@ -154,8 +154,8 @@ func (c *check) judge(row *store.Repo) (verdict, error) {
 
 // before returns the root of the tree before the commit. err is the reason why the message does not
 // prove this root. unheld means that an operation replaces a record that we may not store, because
-// of the filter or because it has gone; the root is then computed as if there was no record. failure is an error of the
-// store.
+// of the filter or because it has gone; the root is then computed as if there was no record.
+// failure is an error of the store.
 func (c *check) before(row *store.Repo) (prev repo.CID, unheld bool, err, failure error) {
 	if c.proof.whole {
 		return c.prev, false, c.prevErr, nil
@@ -233,7 +233,8 @@ func overflow(row *store.Repo, ops []repo.SliceOp) error {
 			hidden++
 		}
 	}
-	if int(row.Collections)+len(collections) > collectionsMax && len(collections) > 0 || int(row.Hidden)+hidden > hiddenMax && hidden > 0 {
+	if int(row.Collections)+len(collections) > collectionsMax && len(collections) > 0 ||
+		int(row.Hidden)+hidden > hiddenMax && hidden > 0 {
 		return errLimit
 	}
 	return nil

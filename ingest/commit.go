@@ -72,7 +72,8 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 		return it.followWaiting(w, row)
 	case store.StateGone:
 		it.seen(w, row, it.rev)
-		if it.outcome == outcomeSeen && it.check.made && it.check.bad == nil && !it.check.unsure && mayRevive(row, it.now) {
+		if it.outcome == outcomeSeen && it.check.made && it.check.bad == nil && !it.check.unsure &&
+			mayRevive(row, it.now) {
 			it.revive(w, row)
 		}
 		if unconfirmed(row) && it.outcome == outcomeSeen {
@@ -93,7 +94,8 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 // mayFollow reports whether a commit may be applied to a repository that waits for its host: our
 // copy must be complete.
 func (it *item) mayFollow(row *store.Repo) bool {
-	whole := row.Ordinal != 0 && row.Rev != "" && !row.Torn && !row.Lacks && !row.Status.Hidden() && row.Tracked != store.Untracked
+	whole := row.Ordinal != 0 && row.Rev != "" && !row.Torn && !row.Lacks && !row.Status.Hidden() &&
+		row.Tracked != store.Untracked
 	return whole && it.job == jobCommit && !it.f.TooBig && !it.r.store.Fetching(row.DID)
 }
 
@@ -151,7 +153,8 @@ func (it *item) revive(w *writing, row *store.Repo) {
 // host, or from the first event about the account, before its host was looked up. If such an
 // account commits, its host is asked.
 func unconfirmed(row *store.Repo) bool {
-	return row.State == store.StateGone && row.Tracked != store.Untracked && row.Ordinal == 0 && row.Resolved == 0 && row.Retry.Next == 0
+	return row.State == store.StateGone && row.Tracked != store.Untracked && row.Ordinal == 0 &&
+		row.Resolved == 0 && row.Retry.Next == 0
 }
 
 // decideSynced applies an event to a complete repository: the event either follows our copy or
@@ -181,7 +184,8 @@ func (it *item) advance(w *writing, row *store.Repo) error {
 	if err != nil {
 		return err
 	}
-	if v == fits && it.check.partial && row.State == store.StateSynced && it.r.budget.rested(row, it.now) {
+	if v == fits && it.check.partial && row.State == store.StateSynced &&
+		it.r.budget.rested(row, it.now) {
 		v = unproven
 	}
 	if v != fits {
@@ -222,7 +226,9 @@ func (it *item) fail(w *writing, row *store.Repo, v verdict) {
 // desync queues a complete repository for a fetch, now or when the budget allows. If recheck is
 // set, the fetch first asks the host whether it has a newer rev: the event may be wrong or not from
 // the host.
-func (it *item) desync(w *writing, row *store.Repo, rev string, recheck bool, why string, args ...any) {
+func (it *item) desync(
+	w *writing, row *store.Repo, rev string, recheck bool, why string, args ...any,
+) {
 	b := w.b
 	it.backlog.learn(w, row)
 	due := it.r.budget.spend(row, identity.HostOf(row.PDS), it.now)
@@ -242,7 +248,8 @@ func (it *item) desync(w *writing, row *store.Repo, rev string, recheck bool, wh
 	b.PutRepo(row)
 	w.wake = true
 	it.r.tally.refetches.WithLabelValues(label).Inc()
-	it.r.opts.Logger.Debug("repository is fetched again", "did", row.DID, "rev", rev, "err", fmt.Sprintf(why, args...))
+	it.r.opts.Logger.Debug("repository is fetched again", "did", row.DID, "rev", rev,
+		"err", fmt.Sprintf(why, args...))
 }
 
 // buffer stores a commit until the copy in flight is complete. The commit is verified then.
@@ -293,7 +300,8 @@ func (it *item) decideCoalesced(w *writing, row *store.Repo) error {
 
 var (
 	errIdentity = fmt.Errorf("no usable identity: %w", repo.ErrInvalid)
-	errLimit    = fmt.Errorf("more collections or hidden keys than a repository may have: %w", repo.ErrInvalid)
+	errLimit    = fmt.Errorf("more collections or hidden keys than a repository may have: %w",
+		repo.ErrInvalid)
 )
 
 func reasonOf(err error) string {

@@ -78,7 +78,8 @@ func (it *item) prepareDrain() (done bool, err error) {
 	}
 	it.f, it.rev = &d.frame, d.rev
 	it.check.f, it.check.made = it.f, true
-	if err := d.frame.Decode(d.message); err != nil || d.frame.Kind != frame.KindCommit || d.frame.Rev != d.rev || d.frame.DID != row.DID {
+	if err := d.frame.Decode(d.message); err != nil || d.frame.Kind != frame.KindCommit ||
+		d.frame.Rev != d.rev || d.frame.DID != row.DID {
 		it.check.bad = errNoCommit
 		return false, nil
 	}
@@ -99,7 +100,8 @@ func (it *item) decideDrain(w *writing, row *store.Repo) error {
 		it.s.stopDrain(it.backlog)
 		return nil
 	}
-	if row.Attempt != d.attempt || len(d.stale) > 0 && d.stale[len(d.stale)-1] > row.Rev || d.found && d.rev <= row.Rev {
+	if row.Attempt != d.attempt || len(d.stale) > 0 && d.stale[len(d.stale)-1] > row.Rev ||
+		d.found && d.rev <= row.Rev {
 		it.outcome = outcomeAgain
 		return nil
 	}

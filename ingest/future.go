@@ -32,5 +32,6 @@ func (it *item) decideFuture(w *writing, row *store.Repo) {
 	}
 	w.b.PutRepo(row)
 	w.wake = true
-	it.r.opts.Logger.Debug("dropped a commit with a rev in the future: fetching its repository later", "did", row.DID, "rev", it.rev, "due", due)
+	it.r.opts.Logger.Debug("dropped a commit with a rev in the future: fetching its repository later",
+		"did", row.DID, "rev", it.rev, "due", due)
 }

@@ -62,7 +62,8 @@ var errCrowded = errors.New("too many events wait for an identity")
 // will be skipped as known does not count either.
 func (l *backlog) superseded(first *firehose.Event, row *store.Repo, now time.Time) bool {
 	for _, e := range l.events[1:] {
-		if e.Frame.Kind == frame.KindIdentity && e.Source == first.Source && stated(&e.Frame, now) != row.IdentityTime {
+		if e.Frame.Kind == frame.KindIdentity && e.Source == first.Source &&
+			stated(&e.Frame, now) != row.IdentityTime {
 			return true
 		}
 	}
@@ -131,7 +132,8 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 		w.ask(row, "") // the host may have changed the status too
 	case row.State == store.StateSynced && row.PDS != host && it.job == jobRefresh:
 		// Events from the new host were refused until the document named it.
-		w.ask(row, "the account has moved to "+identity.HostOf(row.PDS)+": asking its new host for missed commits")
+		w.ask(row, "the account has moved to "+identity.HostOf(row.PDS)+
+			": asking its new host for missed commits")
 	default:
 		w.b.PutRepo(row)
 	}
@@ -156,12 +158,15 @@ func (it *item) keptResolved(row *store.Repo) int64 {
 // host is asked at once. If the account waits in the queue of the former host, it is moved to the
 // queue of the new host.
 func setIdentity(w *writing, row *store.Repo, ident identity.Identity, now time.Time) (moved bool) {
-	moved = row.Key != "" && (row.Handle != ident.Handle || row.PDS != ident.PDS || row.Key != ident.Key)
-	if row.State == store.StateGone && row.Tracked != store.Untracked && row.PDS != ident.PDS && !row.HiddenByRelay() {
+	moved = row.Key != "" && (row.Handle != ident.Handle || row.PDS != ident.PDS ||
+		row.Key != ident.Key)
+	if row.State == store.StateGone && row.Tracked != store.Untracked && row.PDS != ident.PDS &&
+		!row.HiddenByRelay() {
 		row.Retry.Next = w.r.opts.Now().Unix()
 		w.wake = true
 	}
-	if row.PDS != "" && row.Pending.Host != 0 && identity.HostOf(row.PDS) != identity.HostOf(ident.PDS) {
+	if row.PDS != "" && row.Pending.Host != 0 &&
+		identity.HostOf(row.PDS) != identity.HostOf(ident.PDS) {
 		// The former host may be down or banned.
 		w.b.Rehost(row, identity.HostOf(ident.PDS))
 		w.wake = w.wake || row.State == store.StatePending

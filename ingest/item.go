@@ -24,7 +24,8 @@ const (
 	jobNothing = jobs
 )
 
-var jobNames = [jobs]string{"commit", "sync", "identity", "account", "drained", "refresh", "coalesced"}
+var jobNames = [jobs]string{"commit", "sync", "identity", "account",
+	"drained", "refresh", "coalesced"}
 
 // item is one step of one backlog. It is prepared without a lock, with a row that may be outdated,
 // and decided under the lock, with the current row.

@@ -84,7 +84,8 @@ type mark struct {
 }
 
 func (l *backlog) empty() bool {
-	return len(l.events) == 0 && len(l.coalesced.marks) == 0 && !l.drain && l.refresh == 0 && l.parked == needNothing
+	return len(l.events) == 0 && len(l.coalesced.marks) == 0 && !l.drain && l.refresh == 0 &&
+		l.parked == needNothing
 }
 
 // web reports whether its document is at a host that anyone may run (did:web).
@@ -154,7 +155,8 @@ func (s *shard) unpark(l *backlog) {
 // wait appends an event to a parked backlog. If there is no room, only the rev of a commit is kept,
 // and only the newest of account and identity events.
 func (s *shard) wait(l *backlog, e *firehose.Event) {
-	if k := e.Frame.Kind; (k == frame.KindCommit || k == frame.KindSync) && (len(l.coalesced.revs) > 0 || s.crowded(l, e)) {
+	if k := e.Frame.Kind; (k == frame.KindCommit || k == frame.KindSync) &&
+		(len(l.coalesced.revs) > 0 || s.crowded(l, e)) {
 		if revFault(e.Frame.Rev, s.r.opts.Now()) == "" {
 			l.coalesced.add(e.Source.PDSHost(), e.Frame.Rev)
 		}
@@ -305,7 +307,8 @@ func (s *shard) triesMax(l *backlog) int {
 
 // passing reports whether a failure is independent of the DID.
 func passing(err error) bool {
-	return err != nil && !errors.Is(err, identity.ErrNotFound) && !errors.Is(err, identity.ErrInvalid) && !errors.Is(err, identity.ErrPrivateAddress)
+	return err != nil && !errors.Is(err, identity.ErrNotFound) &&
+		!errors.Is(err, identity.ErrInvalid) && !errors.Is(err, identity.ErrPrivateAddress)
 }
 
 // lookupDelay returns how long to wait after so many failures.

@@ -93,7 +93,8 @@ func (s *shard) startRefreshes(now time.Time) {
 
 // rereads reports whether the backlog waits for a document because of an #identity.
 func (l *backlog) rereads() bool {
-	return l.parked == needRefresh && (l.refresh > 0 || len(l.events) > 0 && jobOf(l.events[0].Frame.Kind) == jobIdentity)
+	return l.parked == needRefresh &&
+		(l.refresh > 0 || len(l.events) > 0 && jobOf(l.events[0].Frame.Kind) == jobIdentity)
 }
 
 // learned writes the result of a lookup into the row, unless the row already has a later one. A

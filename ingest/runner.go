@@ -34,7 +34,8 @@ func New(opts Options) (*Runner, error) {
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("ingest options: %w", err)
 	}
-	r := &Runner{opts: opts, store: opts.Store, budget: newBudget(opts.RefetchBase), rereads: newRereads(opts.RefetchBase), seed: maphash.MakeSeed()}
+	r := &Runner{opts: opts, store: opts.Store, budget: newBudget(opts.RefetchBase),
+		rereads: newRereads(opts.RefetchBase), seed: maphash.MakeSeed()}
 	for _, e := range []*tasks{&r.lookups, &r.rereading, &r.webs, &r.heavy} {
 		e.kick = make(chan struct{}, 1)
 	}
@@ -56,7 +57,8 @@ func New(opts Options) (*Runner, error) {
 // and the last batches become durable. Events that wait for the network are dropped: no cursor has
 // passed them.
 func (r *Runner) Run(ctx context.Context) error {
-	return r.runWith(ctx, func(ctx context.Context) error { return r.opts.Firehose.Run(ctx, r.submit) })
+	return r.runWith(ctx,
+		func(ctx context.Context) error { return r.opts.Firehose.Run(ctx, r.submit) })
 }
 
 func (r *Runner) runWith(ctx context.Context, read func(context.Context) error) error {

@@ -109,7 +109,8 @@ type shard struct {
 func newShard(r *Runner) *shard {
 	return &shard{
 		r: r, queue: make(chan *firehose.Event, queueMax), kick: make(chan struct{}, 1),
-		drains: map[string]struct{}{}, backlogs: map[string]*backlog{}, refusedPairs: map[string]time.Time{}, refreshes: map[string]refresh{},
+		drains: map[string]struct{}{}, backlogs: map[string]*backlog{},
+		refusedPairs: map[string]time.Time{}, refreshes: map[string]refresh{},
 	}
 }
 
@@ -212,7 +213,8 @@ func (s *shard) requeue(l *backlog) {
 		return
 	}
 	delete(s.backlogs, l.did)
-	if len(s.idle) < localMax && cap(l.events) <= backlogEventsMax && cap(l.coalesced.marks) <= backlogEventsMax {
+	if len(s.idle) < localMax && cap(l.events) <= backlogEventsMax &&
+		cap(l.coalesced.marks) <= backlogEventsMax {
 		*l = backlog{shard: s, events: l.events[:0], coalesced: coalesced{marks: l.coalesced.marks[:0]}}
 		s.idle = append(s.idle, l)
 	}
@@ -393,7 +395,8 @@ func (s *shard) note(m mark) {
 // write decides the items of a group under the locks of their rows, and commits the changes in one
 // batch. wait waits for that batch; it is nil if there was nothing to write.
 func (s *shard) write(now time.Time, items []item) (wait func() error, err error) {
-	slices.SortFunc(s.group, func(a, b *item) int { return strings.Compare(a.backlog.did, b.backlog.did) })
+	slices.SortFunc(s.group,
+		func(a, b *item) int { return strings.Compare(a.backlog.did, b.backlog.did) })
 	s.dids = s.dids[:0]
 	for _, it := range s.group {
 		s.dids = append(s.dids, it.backlog.did)

@@ -9,7 +9,8 @@ import (
 // operations that led to it.
 func (it *item) decideSync(w *writing, row *store.Repo) {
 	switch {
-	case it.check.bad != nil && rejection(it.check.bad) == refusedEnvelope && it.check.proof.slice.Root() == repo.HashCID(row.Commit):
+	case it.check.bad != nil && rejection(it.check.bad) == refusedEnvelope &&
+		it.check.proof.slice.Root() == repo.HashCID(row.Commit):
 		// This is the commit of our copy, under a rev that is not its own. Hosts that imported a
 		// repository send such events. Nothing is missing.
 		it.outcome = outcomeSkipped

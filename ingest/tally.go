@@ -29,7 +29,8 @@ const (
 	outcomePark  // its DID waits for a task
 )
 
-var outcomeNames = [outcomes]string{"applied", "buffered", "seen", "tracked", "skipped", "desynced", "rejected", "refused", "failed", "postponed"}
+var outcomeNames = [outcomes]string{"applied", "buffered", "seen", "tracked", "skipped", "desynced",
+	"rejected", "refused", "failed", "postponed"}
 
 // Reasons for which events are rejected, in addition to those of rejection.
 const (
@@ -57,14 +58,19 @@ func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 			Name: "cistern_ingest_rejected_total", Help: "Events that were invalid, by the reason.",
 		}, []string{"reason"}),
 		refetches: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_ingest_refetches_total", Help: "Repositories queued to be fetched again, because an event did not fit.",
+			Name: "cistern_ingest_refetches_total",
+			Help: "Repositories queued to be fetched again, because an event did not fit.",
 		}, []string{"due"}),
 		coalesced: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "cistern_ingest_coalesced_total", Help: "Events of which only a rev or a newer one was kept, because too many waited for an identity.",
+			Name: "cistern_ingest_coalesced_total",
+			Help: "Events of which only a rev or a newer one was kept, because too many waited for an " +
+				"identity.",
 		}),
 	}
-	for _, reason := range []string{reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit, refusedFrame, refusedTime, refusedRev, refusedCAR,
-		refusedRoot, refusedCommit, refusedEnvelope, refusedOps, refusedRecord, refusedSignature, refusedProof, refusedTree} {
+	for _, reason := range []string{reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit,
+		refusedFrame, refusedTime, refusedRev, refusedCAR,
+		refusedRoot, refusedCommit, refusedEnvelope, refusedOps, refusedRecord, refusedSignature,
+		refusedProof, refusedTree} {
 		t.rejected.WithLabelValues(reason)
 	}
 	for _, due := range []string{"now", "later"} {

@@ -94,7 +94,8 @@ func (p *proof) read(f *frame.Frame, now time.Time) error {
 		return fmt.Errorf("commit %s rev %s: %w", f.DID, f.Rev, err)
 	}
 	if root := p.slice.Root(); root != f.Commit {
-		return fmt.Errorf("commit %s rev %s: %w", f.DID, f.Rev, refusef(refusedRoot, "message names %s, the CAR's root is %s", f.Commit, root))
+		return fmt.Errorf("commit %s rev %s: %w", f.DID, f.Rev,
+			refusef(refusedRoot, "message names %s, the CAR's root is %s", f.Commit, root))
 	}
 	if err := p.readOps(f.Ops); err != nil {
 		return fmt.Errorf("commit %s rev %s: %w", f.DID, f.Rev, err)
@@ -168,7 +169,8 @@ func (p *proof) readOps(ops []frame.Op) error {
 			continue
 		}
 		if _, ok := p.slice.Block(net.CID); !ok && net.CID.Defined() {
-			return refusef(refusedRecord, "%.16s %.200q: record %s is missing", ops[last].Action, net.Path, net.CID)
+			return refusef(refusedRecord, "%.16s %.200q: record %s is missing",
+				ops[last].Action, net.Path, net.CID)
 		}
 		if !stated {
 			p.whole, p.unstated = false, append(p.unstated, int32(len(p.ops)))
@@ -232,7 +234,8 @@ func (p *proof) before(held func(path []byte) (repo.CID, error)) (repo.CID, erro
 		for _, i := range p.unstated {
 			var err error
 			if p.filled[i].Prev, err = held(ops[i].Path); err != nil {
-				return repo.CID{}, fmt.Errorf("read what %s holds at %.200q: %w", p.commit.DID, ops[i].Path, err)
+				return repo.CID{}, fmt.Errorf("read what %s holds at %.200q: %w",
+					p.commit.DID, ops[i].Path, err)
 			}
 		}
 		ops = slices.DeleteFunc(p.filled, func(op repo.SliceOp) bool { return op.CID == op.Prev })
@@ -256,9 +259,11 @@ func (p *proof) claimed() error {
 		op := &p.ops[i]
 		switch found, err := p.slice.Find(p.commit.Data, op.Path); {
 		case err != nil:
-			return fmt.Errorf("find %.200q in commit %s rev %s: %w", op.Path, p.commit.DID, p.commit.Rev, err)
+			return fmt.Errorf("find %.200q in commit %s rev %s: %w",
+				op.Path, p.commit.DID, p.commit.Rev, err)
 		case found != op.CID:
-			return refusef(refusedTree, "commit %s rev %s: the tree has another record at %.200q", p.commit.DID, p.commit.Rev, op.Path)
+			return refusef(refusedTree, "commit %s rev %s: the tree has another record at %.200q",
+				p.commit.DID, p.commit.Rev, op.Path)
 		}
 	}
 	return nil

@@ -21,7 +21,9 @@ type writing struct {
 // crash that loses the changes also loses every cursor past them. If a group writes nothing, its
 // events are done at once: the state that made them superfluous was applied earlier, so it is
 // durable before any cursor that a later batch writes.
-func (r *Runner) update(now time.Time, dids []string, decide func(w *writing, rows []store.Repo) ([]marks, error)) (wait func() error, err error) {
+func (r *Runner) update(
+	now time.Time, dids []string, decide func(w *writing, rows []store.Repo) ([]marks, error),
+) (wait func() error, err error) {
 	w, writes := writing{r: r, now: now}, false
 	wait, err = r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
 		w.b = b

@@ -16,8 +16,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Archive has the CARs of a tar archive, which may be compressed by gzip or zstd, whatever its name.
-// It is read once, from its beginning to its end.
+// Archive has the CARs of a tar archive, which may be compressed by gzip or zstd, whatever its
+// name. It is read once, from its beginning to its end.
 type Archive struct {
 	name   string
 	size   int64
@@ -29,7 +29,9 @@ type Archive struct {
 	cars   int
 }
 
-func openArchive(ctx context.Context, at objects.Destination, name string, size int64) (*Archive, error) {
+func openArchive(
+	ctx context.Context, at objects.Destination, name string, size int64,
+) (*Archive, error) {
 	shown := at.String() + "/" + name
 	file, err := at.Get(ctx, name)
 	if err != nil {

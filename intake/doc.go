@@ -2,15 +2,15 @@
 //
 // # Purpose
 //
-// It reads the CARs of a directory, a bucket or a tar archive, has package backfill verify and store
-// each as if its host had sent it, and reports each repository that is refused.
+// It reads the CARs of a directory, a bucket or a tar archive, has package backfill verify and
+// store each as if its host had sent it, and reports each repository that is refused.
 //
 // # Invariants
 //
 //  1. The account of a CAR is the one that its signed commit names. The name of a file decides only
 //     whether it is read, and is shown; no path is made of it.
-//  2. A CAR that is refused ends nothing: the others are stored. Only a failure of the store, of the
-//     source, or of the directory of identities for many repositories in a row ends a run.
+//  2. A CAR that is refused ends nothing: the others are stored. Only a failure of the store, of
+//     the source, or of the directory of identities for many repositories in a row ends a run.
 //  3. Each CAR is counted once: as new, updated, not newer or refused.
 //  4. The cost of what a source has is bounded by limits.go and the limits of a backfill. Links,
 //     pipes and devices are not read.

@@ -88,7 +88,8 @@ func New(opts Options) (*Loader, error) {
 	var err error
 	l.intake, err = backfill.NewIntake(backfill.IntakeOptions{
 		Store: opts.Store, Directory: opts.Directory, Concurrency: opts.Workers,
-		SpoolDir: opts.SpoolDir, CARBytesMax: opts.CARBytesMax, RetryBase: opts.RetryBase, Now: opts.Now, Logger: opts.Logger,
+		SpoolDir: opts.SpoolDir, CARBytesMax: opts.CARBytesMax, RetryBase: opts.RetryBase,
+		Now: opts.Now, Logger: opts.Logger,
 	})
 	return l, err
 }
@@ -192,7 +193,8 @@ func (l *Loader) judge(ctx context.Context, e *Entry, did string, err error) err
 	}
 	blameless := errors.Is(err, backfill.ErrUnavailable) || errors.Is(err, errUnread)
 	if l.results.refuse(newRefusal(e.Name, did, err), blameless) {
-		return fmt.Errorf("%d CARs in a row could not be read or verified, the last because: %w", failuresMax, err)
+		return fmt.Errorf("%d CARs in a row could not be read or verified, the last because: %w",
+			failuresMax, err)
 	}
 	return nil
 }
@@ -238,7 +240,8 @@ func (l *Loader) open(ctx context.Context, e *Entry) (*fetch.File, error) {
 // parse reads a CAR, and marks errors that are not those of its bytes.
 func (l *Loader) parse(e *Entry, r io.Reader) (*fetch.File, error) {
 	if e.Size > l.opts.CARBytesMax {
-		return nil, fmt.Errorf("CAR of %d bytes exceeds %d: raise --repo-max to take it", e.Size, l.opts.CARBytesMax)
+		return nil, fmt.Errorf("CAR of %d bytes exceeds %d: raise --repo-max to take it",
+			e.Size, l.opts.CARBytesMax)
 	}
 	f, err := l.intake.Read(r)
 	if err != nil && !errors.Is(err, repo.ErrInvalid) {

@@ -8,11 +8,11 @@
 //
 // # Invariants
 //
-//  1. Bytes from outside never panic. Time is proportional to the length of a record; memory, to its
-//     length and to linksMax times pathBytesMax.
+//  1. Bytes from outside never panic. Time is proportional to the length of a record; memory, to
+//     its length and to linksMax times pathBytesMax.
 //  2. The links of a record depend on its bytes only. They stand in the order of the record.
-//  3. Targets are ASCII and in their normal form: Normalise returns them unchanged. So a query for a
-//     normalised subject finds every text that means the same.
+//  3. Targets are ASCII and in their normal form: Normalise returns them unchanged. So a query for
+//     a normalised subject finds every text that means the same.
 //  4. A record with a JSON form has links, or none because it exceeds a limit.
 //
 // # Concurrency

@@ -26,8 +26,8 @@ const (
 
 // Link is one link of a record.
 type Link struct {
-	// Path is the place in the record: the keys of the maps that lead there, each behind a dot, and for
-	// an element of an array [], or [T] if the element is a map whose $type is T. Dots in keys are
+	// Path is the place in the record: the keys of the maps that lead there, each behind a dot, and
+	// for an element of an array [], or [T] if the element is a map whose $type is T. Dots in keys are
 	// not escaped. Examples: .subject.uri, .facets[app.bsky.richtext.facet].features[...].uri
 	Path string
 	// Target is an at-uri, a DID or another absolute URI, as Normalise returns it.
@@ -53,8 +53,8 @@ func Extract(dst []Link, record []byte) ([]Link, error) {
 	return dst, nil
 }
 
-// Finder finds the links of one record after the other as Extract does, in memory that it keeps. The
-// zero Finder is ready to use.
+// Finder finds the links of one record after the other as Extract does, in memory that it keeps.
+// The zero Finder is ready to use.
 type Finder struct{ walk walk }
 
 // Find finds the links of a record. Its errors are those of Extract; All yields nothing after one.
@@ -65,8 +65,8 @@ func (f *Finder) Find(record []byte) error {
 	return f.walk.run(record)
 }
 
-// All yields the path and the target of each link of the record of the last Find, in the order of the
-// record's bytes. They are valid until the next call of Find.
+// All yields the path and the target of each link of the record of the last Find, in the order of
+// the record's bytes. They are valid until the next call of Find.
 func (f *Finder) All() iter.Seq2[[]byte, []byte] {
 	return func(yield func(path, target []byte) bool) {
 		text := f.walk.text
@@ -250,8 +250,8 @@ func (w *walk) elementMap(n uint64, depth int) error {
 	return nil
 }
 
-// ahead returns the $type of a map of n entries that begins at w.at, unless it stands behind an array,
-// a map or a CID. So it reads no byte for more than one map.
+// ahead returns the $type of a map of n entries that begins at w.at, unless it stands behind an
+// array, a map or a CID. So it reads no byte for more than one map.
 func (w *walk) ahead(n uint64) (named span) {
 	at := w.at
 	for range n {

@@ -13,11 +13,11 @@ const (
 // Normalise returns the normal form of a subject: an at-uri, a DID, or another absolute URI, which
 // are tried in this order. Not ok means that no record can link to it. It changes:
 //
-//   - at-uris: the scheme becomes lower-case, escapes as below. Authorities stay as they are: a handle
-//     is not looked up.
+//   - at-uris: the scheme becomes lower-case, escapes as below. Authorities stay as they are: a
+//     handle is not looked up.
 //   - DIDs: nothing.
-//   - URIs (RFC 3986, section 6.2.2): scheme and host become lower-case, escaped letters, digits and
-//     -._~ are unescaped, other escapes get upper-case digits, and dot segments are removed.
+//   - URIs (RFC 3986, section 6.2.2): scheme and host become lower-case, escaped letters, digits
+//     and -._~ are unescaped, other escapes get upper-case digits, and dot segments are removed.
 func Normalise(subject string) (target string, ok bool) {
 	b, ok := appendTarget(nil, []byte(subject))
 	return string(b), ok

@@ -2,8 +2,8 @@
 //
 // # Purpose
 //
-// The dashboard shows the last log lines of a daemon. A Book takes them from the handler of the log,
-// whatever becomes of its output.
+// The dashboard shows the last log lines of a daemon. A Book takes them from the handler of the
+// log, whatever becomes of its output.
 //
 // # Invariants
 //

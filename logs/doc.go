@@ -11,8 +11,9 @@
 //     in attributes.
 //  2. Of one kind, at most Options.Burst lines are written in Options.Window. Lines of level debug
 //     are never left out.
-//  3. Every line that is left out is counted: in the metrics at once, and in the log by the attribute
-//     left_out of the next line of its kind, or by a line of its own once the window has ended.
+//  3. Every line that is left out is counted: in the metrics at once, and in the log by the
+//     attribute left_out of the next line of its kind, or by a line of its own once the window has
+//     ended.
 //  4. A Handler remembers at most kindsMax kinds. Lines of further kinds share one place.
 //
 // # Concurrency

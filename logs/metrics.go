@@ -26,7 +26,8 @@ func newMetrics() *metrics {
 				"minute, by level."}, []string{"level"}),
 	}
 	for i, l := range levels {
-		m.byLevel[i], m.byLevelOmitted[i] = m.all.WithLabelValues(label(l)), m.omitted.WithLabelValues(label(l))
+		m.byLevel[i], m.byLevelOmitted[i] = m.all.WithLabelValues(label(l)),
+			m.omitted.WithLabelValues(label(l))
 	}
 	return m
 }

@@ -168,7 +168,8 @@ func (m *machine) obstacle(t *task, urgent bool, now time.Time) string {
 // onlyDue reports whether nothing but the schedule has requested r.
 func (r *run) onlyDue() bool { return !r.asked && len(r.waiters) == 0 && len(r.dependents) == 0 }
 
-// excluded returns the first of some operations that t must not run beside, nil if it may run beside all.
+// excluded returns the first of some operations that t must not run beside, nil if it may run
+// beside all.
 func (m *machine) excluded(t *task, by []*task) *task {
 	for _, other := range by {
 		if m.excludes[t.index][other.index] {

@@ -50,7 +50,8 @@ func New(o Options) (*Coordinator, error) {
 
 // Schedule requests a run of an operation and returns at once. A run that begins later meets the
 // request. The request survives a restart as soon as its row is saved, which Run does at once, or
-// after Resume, or at its end. The error is ErrUnknown, or ErrStopped if Run has ended or is ending.
+// after Resume, or at its end. The error is ErrUnknown, or ErrStopped if Run has ended or is
+// ending.
 func (c *Coordinator) Schedule(name string) error {
 	return c.request(name, func(t *task, _ time.Time) error {
 		c.m.schedule(t)
@@ -197,8 +198,8 @@ func (c *Coordinator) state() (all []Status, tallies []tally) {
 }
 
 // Run loads the rows and runs operations until ctx ends: then operations are told to stop, all rows
-// are saved, also while paused, and callers of Await get ErrStopped. The error is that of the Keeper; after it
-// nothing more is saved. Run may be called once.
+// are saved, also while paused, and callers of Await get ErrStopped. The error is that of the
+// Keeper; after it nothing more is saved. Run may be called once.
 func (c *Coordinator) Run(ctx context.Context) error {
 	c.mu.Lock()
 	again := c.runs || c.ended

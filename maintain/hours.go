@@ -21,7 +21,8 @@ func (h Hours) validate() error {
 	return nil
 }
 
-// ParseHours reads hours as in 22-6 or 22:30-06:00. The error says what is wanted, without the value.
+// ParseHours reads hours as in 22-6 or 22:30-06:00. The error says what is wanted, without the
+// value.
 func ParseHours(s string) (h Hours, err error) {
 	from, to, ok := strings.Cut(s, "-")
 	var fine [2]bool

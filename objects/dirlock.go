@@ -14,7 +14,8 @@ import (
 var ErrInUse = errors.New("in use")
 
 // Lock makes a file of the directory and locks it, until release is called or the process ends. The
-// error is ErrInUse if another user has it, of this process or another one. Release deletes the file.
+// error is ErrInUse if another user has it, of this process or another one. Release deletes the
+// file.
 func (d *Directory) Lock(name string) (release func() error, err error) {
 	if err = MakeDirs(d.root); err != nil {
 		return nil, err

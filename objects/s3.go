@@ -99,7 +99,8 @@ func OpenS3(place string, environ []string) (*S3, error) {
 		}
 		o.BaseEndpoint = aws.String(at)
 	}
-	return &S3{client: s3.New(o), bucket: bucket, prefix: prefix, timeout: requestTimeout, names: listedMax,
+	return &S3{client: s3.New(o), bucket: bucket, prefix: prefix,
+		timeout: requestTimeout, names: listedMax,
 		pages: pagesMax}, nil
 }
 
@@ -220,7 +221,8 @@ func (s *sealed) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("%w: not %d bytes long", ErrDamaged, s.content.Size)
 	}
 	if s.at == s.content.Size && Sum(s.hash.Sum(nil)) != s.content.Sum {
-		return 0, fmt.Errorf("%w: its SHA-256 is %s instead of %s", ErrDamaged, Sum(s.hash.Sum(nil)), s.content.Sum)
+		return 0, fmt.Errorf("%w: its SHA-256 is %s instead of %s",
+			ErrDamaged, Sum(s.hash.Sum(nil)), s.content.Sum)
 	}
 	return n, err
 }

@@ -13,10 +13,11 @@
 //     begin while the disk may be shut.
 //  2. The disk is shut only once all that began before the gates shut has ended and is durable, or
 //     is such that losing it loses nothing (Part.Patience).
-//  3. A phase other than active ends by itself at a time that was set with it. No phase survives the
-//     process.
+//  3. A phase other than active ends by itself at a time that was set with it. No phase survives
+//     the process.
 //  4. After Stop the disk stays open and the gates stay shut.
-//  5. A Keeper that is suspended for good (Options.Suspended) refuses every phase and opens nothing.
+//  5. A Keeper that is suspended for good (Options.Suspended) refuses every phase and opens
+//     nothing.
 //
 // # Concurrency
 //

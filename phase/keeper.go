@@ -73,8 +73,8 @@ type Keeper struct {
 	abandon context.CancelFunc // mu guards: ends the action that runs; nil if none does
 }
 
-// New returns a Keeper of an active daemon, or of one that is suspended for good. It starts nothing:
-// call Run.
+// New returns a Keeper of an active daemon, or of one that is suspended for good. It starts
+// nothing: call Run.
 func New(o Options) (*Keeper, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -96,9 +96,10 @@ func New(o Options) (*Keeper, error) {
 	return k, k.register(o.Registerer)
 }
 
-// Request wants a phase for a time, after which the daemon becomes active by itself. The time counts
-// from now, and not from when the phase is reached. For Active it is ignored. The error names the
-// duration if it is not in (0, DurationMax], or is ErrStopping, or ErrSuspended with the reason.
+// Request wants a phase for a time, after which the daemon becomes active by itself. The time
+// counts from now, and not from when the phase is reached. For Active it is ignored. The error
+// names the duration if it is not in (0, DurationMax], or is ErrStopping, or ErrSuspended with the
+// reason.
 func (k *Keeper) Request(p Phase, d time.Duration) error {
 	if p != Active && (d <= 0 || d > DurationMax) {
 		return fmt.Errorf("duration %s of phase %s: want more than 0 and at most %s", d, p, DurationMax)

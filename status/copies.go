@@ -29,7 +29,8 @@ func (a *Answer) exports() part {
 }
 
 // copied adds the destinations of one kind to p, the most recently used first. A line says when the
-// last complete copy ended. Lines below it say that a copy is under way, and how the last copy failed.
+// last complete copy ended. Lines below it say that a copy is under way, and how the last copy
+// failed.
 func (a *Answer) copied(p part, kind, preposition string) part {
 	n := 0
 	for _, c := range a.Copies {

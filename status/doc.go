@@ -10,8 +10,8 @@
 //  1. No line of a page is wider than the columns that were asked for; without a width, no line is
 //     cut.
 //  2. Text of the daemon cannot control a terminal.
-//  3. Ages and rates follow from the times in the answers, and not from the clock of this machine, so
-//     that equal answers make equal pages.
+//  3. Ages and rates follow from the times in the answers, and not from the clock of this machine,
+//     so that equal answers make equal pages.
 //
 // # Concurrency
 //

@@ -133,7 +133,8 @@ func (l *Live) Row() string {
 	}
 	return row(l.now.now().UTC().Format(time.RFC3339), humanize.Comma(l.now.Stats.Counts["synced"]),
 		humanize.Comma(l.now.waiting()), rate(r.Records), rate(r.Commits), rate(r.Requests),
-		size(int64(r.Received)), fmt.Sprintf("%.0f%%", 100*r.CPU), size(int64(r.Written)), lag, fmt.Sprint(l.now.Verdict.Count))
+		size(int64(r.Received)), fmt.Sprintf("%.0f%%", 100*r.CPU), size(int64(r.Written)), lag,
+		fmt.Sprint(l.now.Verdict.Count))
 }
 
 func row(cells ...string) string {

@@ -6,8 +6,8 @@ import (
 	"cistern/console"
 )
 
-// Verdict is whether a daemon needs an operator, by the rule of package verdict. Commands exit with 1
-// if Bad reports so, with 2 if no daemon answers, and else with 0.
+// Verdict is whether a daemon needs an operator, by the rule of package verdict. Commands exit with
+// 1 if Bad reports so, with 2 if no daemon answers, and else with 0.
 type Verdict struct {
 	Level    string // good, warn or bad
 	Text     string // in a few words

@@ -47,7 +47,8 @@ func (a *anchors) limit(v *agesV1, retention time.Duration, to uint64) uint64 {
 	if n := len(a.all); n > 0 && a.all[n-1].Age == undated {
 		a.all[n-1].Age = v.Age
 	}
-	a.all = slices.DeleteFunc(a.all, func(x anchor) bool { return x.Age+retention.Microseconds() <= v.Age })
+	a.all = slices.DeleteFunc(a.all,
+		func(x anchor) bool { return x.Age+retention.Microseconds() <= v.Age })
 	v.Anchors = slices.Clone(a.all)
 	if len(a.all) > 0 {
 		to = min(to, a.all[0].Head+1)

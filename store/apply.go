@@ -67,7 +67,8 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 		b.touched = map[Ordinal]bool{}
 	}
 	b.touched[r.Ordinal] = true
-	e := entryV1{Kind: entryCommit, DID: appendDID(nil, r.DID), Live: live, Rev: rev, Ordinal: r.Ordinal, Ops: make([]entryOp, 0, len(ops))}
+	e := entryV1{Kind: entryCommit, DID: appendDID(nil, r.DID), Live: live, Rev: rev,
+		Ordinal: r.Ordinal, Ops: make([]entryOp, 0, len(ops))}
 	b.changes, b.logged = b.changes[:0], b.logged[:0]
 	a := application{b, r, f, &e}
 	for i := range ops {
@@ -201,7 +202,8 @@ func (a *application) addCollection(collection []byte, d int64) error {
 	}
 	n := was + d
 	if n < 0 {
-		return fmt.Errorf("collection %s of ordinal %d would hold %d records: %w", collection, r.Ordinal, n, ErrCorrupt)
+		return fmt.Errorf("collection %s of ordinal %d would hold %d records: %w",
+			collection, r.Ordinal, n, ErrCorrupt)
 	}
 	b.counts = append(b.counts, collectionCounted{c, n})
 	b.census.set(c, was, n)
@@ -299,7 +301,8 @@ func (a *application) op(op *Op) error {
 
 func (a *application) setRecord(key []byte, at place, block uint32, cid repo.CID, rev string) {
 	b := a.b
-	b.value = append(recordRow{hidden: at == hidden, shelved: at == shelved, block: block, cid: cid}.append(b.value[:0]), rev...)
+	b.value = append(recordRow{hidden: at == hidden, shelved: at == shelved, block: block,
+		cid: cid}.append(b.value[:0]), rev...)
 	b.set(key, b.value)
 }
 

@@ -23,7 +23,9 @@ type Day struct {
 
 // CollectionTotals returns the collections of which readers see records, in order of name: those
 // that begin with a prefix, behind a name. It reads one row for each.
-func (s *Store) CollectionTotals(prefix, after string, limit int) (page []CollectionTotal, err error) {
+func (s *Store) CollectionTotals(
+	prefix, after string, limit int,
+) (page []CollectionTotal, err error) {
 	lower := append(totalKey(nil, []byte(after)), 0) // also behind the total of everything
 	if first := append([]byte{spaceTotal}, prefix...); bytes.Compare(first, lower) > 0 {
 		lower = first
@@ -51,7 +53,9 @@ func (s *Store) CollectionTotals(prefix, after string, limit int) (page []Collec
 // CollectionTotal returns the total of a collection, or of everything if it is "", and what arrived
 // on each of the last n days, as of one moment. The last of them is the day of the newest event.
 // Days without an arrival are left out. A collection of which readers see nothing has zeros.
-func (s *Store) CollectionTotal(collection string, n int) (c CollectionTotal, days []Day, err error) {
+func (s *Store) CollectionTotal(
+	collection string, n int,
+) (c CollectionTotal, days []Day, err error) {
 	err = s.at(func(rd reader) error {
 		var t total
 		err := get(rd, totalKey(nil, []byte(collection)), func(v []byte) (err error) {

@@ -134,7 +134,8 @@ func (b *Batch) putRepo(r *Repo) {
 	r.Retry.Error = strings.ToValidUTF8(r.Retry.Error[:min(len(r.Retry.Error), ErrorBytesMax)], "")
 	b.settleBuffer(r)
 	old := r.loaded
-	named := old.exists && old.pending.Host == r.Pending.Host && (old.queued() || r.State != StatePending)
+	named := old.exists && old.pending.Host == r.Pending.Host &&
+		(old.queued() || r.State != StatePending)
 	if r.Pending.Host != 0 && !named {
 		r.Pending.Host = b.pinHost(r.Pending.Host)
 	}
@@ -187,7 +188,8 @@ func (b *Batch) enqueue(r *Repo, old rowState) {
 		r.Pending.Enqueue = 0
 		return
 	}
-	if old.queued() && old.pending.Host == r.Pending.Host && old.pending.Priority == r.Pending.Priority {
+	if old.queued() && old.pending.Host == r.Pending.Host &&
+		old.pending.Priority == r.Pending.Priority {
 		r.Pending.Enqueue = old.pending.Enqueue
 		return
 	}

@@ -83,7 +83,8 @@ func (b *Batch) Buffer(r *Repo, rev string, message []byte) (kept bool) {
 	}
 	b.set(key, message)
 	b.deltas[countBuffered]++
-	b.setBuffered(r.DID, buffered{commits: now.commits + 1, bytes: now.bytes + size, rev: max(now.rev, rev), low: min(now.low, rev)})
+	b.setBuffered(r.DID, buffered{commits: now.commits + 1, bytes: now.bytes + size,
+		rev: max(now.rev, rev), low: min(now.low, rev)})
 	return true
 }
 
@@ -175,13 +176,14 @@ func (s *Store) Buffered(did string) int {
 // valid during the call.
 func (s *Store) BufferedCommits(did string, fn func(rev string, message []byte) error) error {
 	now, _ := s.buffers.get(did)
-	return scan(s.db, bufferKey(nil, did, now.low), bufferEnd(did), func(key, value []byte) (bool, error) {
-		_, rev, err := parseBufferKey(key)
-		if err != nil {
-			return false, err
-		}
-		return true, fn(rev, value)
-	})
+	return scan(s.db, bufferKey(nil, did, now.low), bufferEnd(did),
+		func(key, value []byte) (bool, error) {
+			_, rev, err := parseBufferKey(key)
+			if err != nil {
+				return false, err
+			}
+			return true, fn(rev, value)
+		})
 }
 
 // bufferedDIDs returns the DIDs of the repositories with buffered commits, in order.
@@ -244,13 +246,14 @@ func (s *Store) Fetching(did string) bool {
 func (s *Store) loadBuffers() error {
 	q := &s.buffers
 	q.of, q.fetching = map[string]buffered{}, map[string]struct{}{}
-	err := scan(s.db, []byte{spaceBuffer}, spaceEnd(spaceBuffer), func(key, value []byte) (bool, error) {
-		did, rev, err := parseBufferKey(key)
-		now := q.of[did]
-		q.of[did] = buffered{commits: now.commits + 1, bytes: now.bytes + int64(len(value)), rev: rev}
-		q.bytes += int64(len(value))
-		return true, err
-	})
+	err := scan(s.db, []byte{spaceBuffer}, spaceEnd(spaceBuffer),
+		func(key, value []byte) (bool, error) {
+			did, rev, err := parseBufferKey(key)
+			now := q.of[did]
+			q.of[did] = buffered{commits: now.commits + 1, bytes: now.bytes + int64(len(value)), rev: rev}
+			q.bytes += int64(len(value))
+			return true, err
+		})
 	if err != nil || s.opts.ReadOnly {
 		return err
 	}

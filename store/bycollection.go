@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// TimeOrderRepos is the usual number of repositories up to which RecordsByTime merges a collection.
-	// Each takes a seek for each page, some 4 to 11 µs (BENCHMARKS.md).
+	// TimeOrderRepos is the usual number of repositories up to which RecordsByTime merges a
+	// collection. Each takes a seek for each page, some 4 to 11 µs (BENCHMARKS.md).
 	TimeOrderRepos = 25_000
 	// timeOrderYield is the number of repositories after which others may compute.
 	timeOrderYield = 64
@@ -59,8 +59,8 @@ func (s *Store) RecordsByRepo(ctx context.Context, collection string, at RecordP
 	return next, ended, err
 }
 
-// TimedPlace is a place in a list of records by time, behind the record of a key and a repository. The
-// zero TimedPlace is the beginning.
+// TimedPlace is a place in a list of records by time, behind the record of a key and a repository.
+// The zero TimedPlace is the beginning.
 type TimedPlace struct {
 	Rkey    string
 	Ordinal Ordinal
@@ -82,15 +82,18 @@ type TimeOrder struct {
 
 // RecordsByTime calls fn for the records of a collection that readers see, behind a place, by
 // descending record key, or ascending with Reverse, and records of one key by ordinal in the same
-// direction, until fn returns false. TIDs are in the order of their times. It returns the place to go
-// on from, and whether the list has ended; a list may stop before Limit. ErrTooManyRepos means that
-// all accounts are too many. A record that is there from the first page to the last comes exactly
-// once, since its key does not change (snapshot.go). Events are valid during the call of fn.
+// direction, until fn returns false. TIDs are in the order of their times. It returns the place to
+// go on from, and whether the list has ended; a list may stop before Limit. ErrTooManyRepos means
+// that all accounts are too many. A record that is there from the first page to the last comes
+// exactly once, since its key does not change (snapshot.go). Events are valid during the call of
+// fn.
 //
 // The keys of a collection are in order within each repository, so that one seek leads to the first
 // record of each. An index by time over all repositories would cost every record of an import a
 // row that does not append (BENCHMARKS.md).
-func (s *Store) RecordsByTime(ctx context.Context, o TimeOrder, fn func(*Event) bool) (next TimedPlace, ended bool, err error) {
+func (s *Store) RecordsByTime(
+	ctx context.Context, o TimeOrder, fn func(*Event) bool,
+) (next TimedPlace, ended bool, err error) {
 	m := recordMerge{TimeOrder: o, s: s, next: o.After, owners: map[Ordinal]*Repo{}}
 	m.most, m.ReposMax = 2*max(o.Limit, 1)+100, cmp.Or(o.ReposMax, TimeOrderRepos)
 	err = s.at(func(rd reader) error { return m.page(rd, fn) })
@@ -98,9 +101,9 @@ func (s *Store) RecordsByTime(ctx context.Context, o TimeOrder, fn func(*Event) 
 }
 
 // recordMerge merges the records of repositories by key. It first finds the first record behind the
-// place in each repository, and keeps those that come first in the list: at most twice most of them,
-// so that the memory does not grow with the repositories. They are listed up to the first one that
-// was not kept.
+// place in each repository, and keeps those that come first in the list: at most twice most of
+// them, so that the memory does not grow with the repositories. They are listed up to the first one
+// that was not kept.
 type recordMerge struct {
 	TimeOrder
 	s      *Store
@@ -185,7 +188,8 @@ func (m *recordMerge) findAll() error {
 		return err
 	}
 	// Hidden accounts are passed too, and count as well.
-	tooMany := fmt.Errorf("%w: %d show records of %s, at most %d are merged", ErrTooManyRepos, all.repos,
+	tooMany := fmt.Errorf("%w: %d show records of %s, at most %d are merged",
+		ErrTooManyRepos, all.repos,
 		m.Collection, m.ReposMax)
 	if all.repos > int64(m.ReposMax) {
 		return tooMany
@@ -193,16 +197,17 @@ func (m *recordMerge) findAll() error {
 	prefix := collectionKey(nil, []byte(m.Collection), 0)
 	prefix = prefix[:len(prefix)-ordinalBytes]
 	n := 0
-	return scan(m.view, prefix, appendOrdinal(slices.Clone(prefix), OrdinalMax), func(key, _ []byte) (bool, error) {
-		if n++; n > 2*m.ReposMax {
-			return false, tooMany
-		}
-		_, o, err := parseCollectionKey(key)
-		if err == nil {
-			err = m.find(o)
-		}
-		return true, err
-	})
+	return scan(m.view, prefix, appendOrdinal(slices.Clone(prefix), OrdinalMax),
+		func(key, _ []byte) (bool, error) {
+			if n++; n > 2*m.ReposMax {
+				return false, tooMany
+			}
+			_, o, err := parseCollectionKey(key)
+			if err == nil {
+				err = m.find(o)
+			}
+			return true, err
+		})
 }
 
 // find finds the first record of a repository behind the place.
@@ -289,9 +294,9 @@ func (m *recordMerge) owner(o Ordinal) (*Repo, error) {
 	return m.owners[o], nil
 }
 
-// seek returns the key of the first record of a repository at a key or behind it; passed means behind
-// it. An empty key means the first record of all. The key is nil if the repository has no such record,
-// and valid until the next call.
+// seek returns the key of the first record of a repository at a key or behind it; passed means
+// behind it. An empty key means the first record of all. The key is nil if the repository has no
+// such record, and valid until the next call.
 func (m *recordMerge) seek(o Ordinal, rkey string, passed bool) (found []byte, err error) {
 	m.key = append(append(recordKey(m.key[:0], o, []byte(m.Collection)), '/'), rkey...)
 	first := len(m.key) - len(rkey)
@@ -339,7 +344,8 @@ func (m *recordMerge) event(of *Repo, h *recordHead) (*Event, error) {
 	path := append([]byte(m.Collection+"/"), h.rkey...)
 	m.key = recordKey(m.key[:0], h.ordinal, path)
 	if !m.rows.SeekGE(m.key) || !bytes.Equal(m.rows.Key(), m.key) {
-		return nil, errors.Join(engineError(m.rows.Error()), fmt.Errorf("record %s of %s has no row: %w", path, of.DID, ErrCorrupt))
+		return nil, errors.Join(engineError(m.rows.Error()), fmt.Errorf("record %s of %s has no row: %w",
+			path, of.DID, ErrCorrupt))
 	}
 	row, err := m.row()
 	if err != nil {
@@ -352,7 +358,8 @@ func (m *recordMerge) event(of *Repo, h *recordHead) (*Event, error) {
 		return nil
 	})
 	if errors.Is(err, ErrNotFound) {
-		err = fmt.Errorf("record %s of %s names block %d, which is missing: %w", path, of.DID, row.block, ErrCorrupt)
+		err = fmt.Errorf("record %s of %s names block %d, which is missing: %w",
+			path, of.DID, row.block, ErrCorrupt)
 	}
 	return ev, err
 }

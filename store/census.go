@@ -13,8 +13,9 @@ import (
 type census struct {
 	b      *Batch
 	totals map[string]*totalChange // each of them is held
-	all    totalChange             // of the total of everything, beside what others add; without a total
-	shown  map[Ordinal]*shownChanges
+	// of the total of everything, beside what others add; without a total
+	all   totalChange
+	shown map[Ordinal]*shownChanges
 }
 
 // shownChanges are the changes of a batch in the rows of one ordinal.
@@ -105,10 +106,10 @@ func (c *census) drop(o Ordinal) ([]collectionCount, error) {
 	return all, err
 }
 
-// before returns the rows of an ordinal before the batch. It takes two seeks for each. Their number is
-// bounded: neither a copy nor a live commit brings a repository above 10,000 collections
-// (collectionsMax of packages backfill/fetch and ingest), and a difference that goes from one such copy
-// to another has at most twice as many meanwhile. TestHideManyCollections has that many.
+// before returns the rows of an ordinal before the batch. It takes two seeks for each. Their number
+// is bounded: neither a copy nor a live commit brings a repository above 10,000 collections
+// (collectionsMax of packages backfill/fetch and ingest), and a difference that goes from one such
+// copy to another has at most twice as many meanwhile. TestHideManyCollections has that many.
 func (c *census) before(o Ordinal) ([]collectionCount, error) {
 	sh, s := c.of(o), c.b.s
 	if sh.known {

@@ -20,11 +20,14 @@ import (
 // between repositories, owners, queues, the log and its listings. It reports each difference as one
 // line. It reads the store at one point in time, and leaves out imports in flight (open leases). An
 // error is a failure to read, not a difference.
-func (s *Store) Check(ctx context.Context, report func(difference string)) (differences int, err error) {
+func (s *Store) Check(
+	ctx context.Context, report func(difference string),
+) (differences int, err error) {
 	return s.CheckWithProgress(ctx, report, func(CheckProgress) {})
 }
 
-// CheckWithProgress is like Check. It calls progress from time to time, at least once for each step.
+// CheckWithProgress is like Check. It calls progress from time to time, at least once for each
+// step.
 func (s *Store) CheckWithProgress(ctx context.Context, report func(difference string),
 	progress func(CheckProgress)) (differences int, err error) {
 	return s.check(ctx, report, checkWork{progress: progress})
@@ -32,10 +35,11 @@ func (s *Store) CheckWithProgress(ctx context.Context, report func(difference st
 
 func (s *Store) check(ctx context.Context, report func(difference string), work checkWork) (
 	differences int, err error) {
-	c := checker{s: s, ctx: ctx, checkWork: work, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
-		differences++
-		report(fmt.Sprintf(format, args...))
-	}}
+	c := checker{s: s, ctx: ctx, checkWork: work, blocks: map[uint32]int64{},
+		byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
+			differences++
+			report(fmt.Sprintf(format, args...))
+		}}
 	c.conditions = conditionCheck{report: c.report, differ: map[string]told{}}
 	// No batch may commit between reading the counters and opening the snapshot of the rows.
 	s.filters.mu.Lock()
@@ -44,7 +48,8 @@ func (s *Store) check(ctx context.Context, report func(difference string), work 
 	snap := s.db.NewSnapshot()
 	c.want, c.next, c.time, c.buffered = s.seq.counts, s.seq.next, s.seq.time, s.buffers.copied()
 	c.open = s.seq.postings.copied()
-	c.cursors, c.rows, c.counted = maps.Clone(s.seq.cursors), s.caches.rows.copied(), s.caches.counts.copied()
+	c.cursors, c.rows, c.counted = maps.Clone(s.seq.cursors), s.caches.rows.copied(),
+		s.caches.counts.copied()
 	c.hostsSay, c.recent = s.hosts.copied(), s.recent.copied()
 	c.totalsWere, c.daysWere, c.visible = s.totals.copied(), slices.Clone(s.totals.days), ordinalSet{}
 	s.seq.mu.Unlock()
@@ -61,8 +66,8 @@ func (s *Store) check(ctx context.Context, report func(difference string), work 
 	return differences, errors.Join(err, snap.Close())
 }
 
-// checkSteps returns the steps of Check in their order, as some need what others gather. entries is how
-// many the log has.
+// checkSteps returns the steps of Check in their order, as some need what others gather. entries is
+// how many the log has.
 func checkSteps(c *checker, entries int64) []checkStep {
 	free := func(run func() error) checkStep { return checkStep{run: run} }
 	repos, events, collections := c.want[countRepos], c.want[countEvents], c.want[countCollections]
@@ -81,7 +86,8 @@ func checkSteps(c *checker, entries int64) []checkStep {
 			entries*checkTotalEntryCost, func() error { return checkTotals(c) }},
 		{"events", events*checkEventCost + entries*checkEntryCost, c.log},
 		free(c.conditions.end), free(c.listings),
-		{"postings", events*checkPostingCost + entries*checkPostingEntryCost, func() error { return checkPostings(c) }},
+		{"postings", events*checkPostingCost + entries*checkPostingEntryCost,
+			func() error { return checkPostings(c) }},
 		free(c.sources), free(c.marks), free(c.subscriptions),
 		free(func() error { return checkMaintenance(c) }),
 		free(func() error { return checkCopies(c) }),
@@ -253,7 +259,8 @@ func (c *checker) repos() error {
 		c.showing += now.showing()
 		c.got[countBlocks] -= r.Blocks // counted again from the block rows
 		c.got[countRecords] -= r.Records
-		if n := c.buffered[did].commits; (n > 0) != (r.State == StateDraining) && !(n > 0 && r.State == StatePending) {
+		if n := c.buffered[did].commits; (n > 0) != (r.State == StateDraining) &&
+			!(n > 0 && r.State == StatePending) {
 			c.report("repository %s: is %s with %d buffered commits", did, r.State, n)
 		}
 		if _, err := c.filtersWere.at(r.Filter); err != nil {
@@ -269,13 +276,16 @@ func (c *checker) repos() error {
 			c.expect(ordinalKey(nil, spaceOwner, r.Ordinal), appendDID(nil, did), "owner row of %s", did)
 			commit, err := repo.ParseCommit(r.Commit)
 			if err != nil || commit.DID != did || commit.Rev != r.Rev || commit.Data != r.Data {
-				c.report("repository %s: rev %s and data %s are not those of its commit (%v)", did, r.Rev, r.Data, err)
+				c.report("repository %s: rev %s and data %s are not those of its commit (%v)",
+					did, r.Rev, r.Data, err)
 			}
 			if r.Listed == 0 {
 				c.report("repository %s: is imported, and its row has no listing", did)
 			}
-		} else if r.Rev != "" || r.Records != 0 || r.Blocks != 0 || r.Listed != 0 || r.Hidden != 0 || r.Collections != 0 || r.Shelved != 0 || r.Torn || r.TornRev != "" || r.Sweep || r.Lacks {
-			c.report("repository %s: has rev %q, %d records and %d blocks but no ordinal", did, r.Rev, r.Records, r.Blocks)
+		} else if r.Rev != "" || r.Records != 0 || r.Blocks != 0 || r.Listed != 0 || r.Hidden != 0 ||
+			r.Collections != 0 || r.Shelved != 0 || r.Torn || r.TornRev != "" || r.Sweep || r.Lacks {
+			c.report("repository %s: has rev %q, %d records and %d blocks but no ordinal",
+				did, r.Rev, r.Records, r.Blocks)
 		}
 		return nil
 	})
@@ -383,51 +393,53 @@ func (c *checker) recordRows(o Ordinal) error {
 	if err != nil {
 		f = new(filter.Filter) // repos has reported the error already
 	}
-	err = c.each(ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) error {
-		c.spent(checkRecordCost)
-		_, p, err := parseRecordKey(key)
-		if err != nil {
-			return err
-		}
-		row, err := parseRecordRow(value)
-		if err != nil {
-			return err
-		}
-		at := row.place()
-		held.moved(absent, at)
-		c.blocks[row.block]++
-		if c.s.ephemeral && !c.events[o].has(row.block) {
-			c.report("record %s of %s: no entry of the log wrote block %d", p, c.row.DID, row.block)
-		}
-		collection, _, valid := repo.SplitPath(p)
-		// While a sweep runs, and while the row is torn, the stored records may differ from those
-		// that the filter wants.
-		switch want := c.s.placeOf(f, collection, valid); {
-		case valid == row.hidden:
-			c.report("record %s of %s: hidden is %v", p, c.row.DID, row.hidden)
-		case at != want && !c.row.Sweep && !c.row.Torn:
-			c.report("record %s of %s: is %s, by its filter it is %s", p, c.row.DID, at, want)
-		}
-		if valid && !row.shelved {
-			counts[string(collection)]++
-		}
-		err = get(c.r, numberedKey(nil, spaceBlock, o, row.block), func(body []byte) error {
-			if cid := repo.HashCID(body); cid != row.cid {
-				c.report("record %s of %s: body hashes to %s, not %s", p, c.row.DID, cid, row.cid)
+	err = c.each(ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1),
+		func(key, value []byte) error {
+			c.spent(checkRecordCost)
+			_, p, err := parseRecordKey(key)
+			if err != nil {
+				return err
 			}
-			return nil
+			row, err := parseRecordRow(value)
+			if err != nil {
+				return err
+			}
+			at := row.place()
+			held.moved(absent, at)
+			c.blocks[row.block]++
+			if c.s.ephemeral && !c.events[o].has(row.block) {
+				c.report("record %s of %s: no entry of the log wrote block %d", p, c.row.DID, row.block)
+			}
+			collection, _, valid := repo.SplitPath(p)
+			// While a sweep runs, and while the row is torn, the stored records may differ from those
+			// that the filter wants.
+			switch want := c.s.placeOf(f, collection, valid); {
+			case valid == row.hidden:
+				c.report("record %s of %s: hidden is %v", p, c.row.DID, row.hidden)
+			case at != want && !c.row.Sweep && !c.row.Torn:
+				c.report("record %s of %s: is %s, by its filter it is %s", p, c.row.DID, at, want)
+			}
+			if valid && !row.shelved {
+				counts[string(collection)]++
+			}
+			err = get(c.r, numberedKey(nil, spaceBlock, o, row.block), func(body []byte) error {
+				if cid := repo.HashCID(body); cid != row.cid {
+					c.report("record %s of %s: body hashes to %s, not %s", p, c.row.DID, cid, row.cid)
+				}
+				return nil
+			})
+			if errors.Is(err, ErrNotFound) {
+				c.report("record %s of %s: block %d is missing", p, c.row.DID, row.block)
+				err = nil
+			}
+			return err
 		})
-		if errors.Is(err, ErrNotFound) {
-			c.report("record %s of %s: block %d is missing", p, c.row.DID, row.block)
-			err = nil
-		}
-		return err
-	})
 	if held.Records != c.row.Records {
 		c.report("repository %s: %d records, its row says %d", c.row.DID, held.Records, c.row.Records)
 	}
 	if held.Shelved != c.row.Shelved {
-		c.report("repository %s: %d shelved records, its row says %d", c.row.DID, held.Shelved, c.row.Shelved)
+		c.report("repository %s: %d shelved records, its row says %d",
+			c.row.DID, held.Shelved, c.row.Shelved)
 	}
 	c.inRow("hidden rows", int(held.Hidden), c.row.Hidden)
 	c.inRow("collections", len(counts), c.row.Collections)
@@ -456,18 +468,20 @@ func (c *checker) inRow(what string, n int, says uint32) {
 
 func (c *checker) refRows(o Ordinal) error {
 	listed := map[uint32]bool{}
-	err := c.each(numberedKey(nil, spaceRef, o, 0), ordinalKey(nil, spaceRef, o+1), func(key, value []byte) error {
-		_, block, err := parseNumberedKey(spaceRef, key)
-		if err != nil {
+	err := c.each(numberedKey(nil, spaceRef, o, 0), ordinalKey(nil, spaceRef, o+1),
+		func(key, value []byte) error {
+			_, block, err := parseNumberedKey(spaceRef, key)
+			if err != nil {
+				return err
+			}
+			n, err := parseCountValue(value)
+			listed[block] = true
+			if (n != c.blocks[block] || n < 2) && !isLapsing(c, o, block) {
+				c.report("block %d of %s: its ref row has %d, %d records refer to it",
+					block, c.row.DID, n, c.blocks[block])
+			}
 			return err
-		}
-		n, err := parseCountValue(value)
-		listed[block] = true
-		if (n != c.blocks[block] || n < 2) && !isLapsing(c, o, block) {
-			c.report("block %d of %s: its ref row has %d, %d records refer to it", block, c.row.DID, n, c.blocks[block])
-		}
-		return err
-	})
+		})
 	for block, n := range c.blocks {
 		if n > 1 && !listed[block] && !isLapsing(c, o, block) {
 			c.report("block %d of %s: %d records refer to it and it has no ref row", block, c.row.DID, n)
@@ -478,29 +492,31 @@ func (c *checker) refRows(o Ordinal) error {
 
 func (c *checker) blockRows(o Ordinal) error {
 	n, superseded := int64(0), c.supersededOf(o)
-	err := c.each(numberedKey(nil, spaceBlock, o, 0), ordinalKey(nil, spaceBlock, o+1), func(key, _ []byte) error {
-		c.spent(checkRecordCost)
-		_, block, err := parseNumberedKey(spaceBlock, key)
-		n++
-		if block >= c.row.NextBlock {
-			c.report("block %d of %s: the next block number is %d", block, c.row.DID, c.row.NextBlock)
-		}
-		for len(superseded) > 0 && superseded[0].block < block {
-			superseded = superseded[1:]
-		}
-		waits := len(superseded) > 0 && superseded[0].block == block
-		if waits {
-			superseded[0].met = true
-		}
-		switch {
-		case isLapsing(c, o, block):
-		case c.blocks[block] == 0 && !waits:
-			c.report("block %d of %s: no record refers to it and it is not superseded", block, c.row.DID)
-		case c.blocks[block] > 0 && waits:
-			c.report("block %d of %s: is superseded, and %d records refer to it", block, c.row.DID, c.blocks[block])
-		}
-		return err
-	})
+	err := c.each(numberedKey(nil, spaceBlock, o, 0), ordinalKey(nil, spaceBlock, o+1),
+		func(key, _ []byte) error {
+			c.spent(checkRecordCost)
+			_, block, err := parseNumberedKey(spaceBlock, key)
+			n++
+			if block >= c.row.NextBlock {
+				c.report("block %d of %s: the next block number is %d", block, c.row.DID, c.row.NextBlock)
+			}
+			for len(superseded) > 0 && superseded[0].block < block {
+				superseded = superseded[1:]
+			}
+			waits := len(superseded) > 0 && superseded[0].block == block
+			if waits {
+				superseded[0].met = true
+			}
+			switch {
+			case isLapsing(c, o, block):
+			case c.blocks[block] == 0 && !waits:
+				c.report("block %d of %s: no record refers to it and it is not superseded", block, c.row.DID)
+			case c.blocks[block] > 0 && waits:
+				c.report("block %d of %s: is superseded, and %d records refer to it",
+					block, c.row.DID, c.blocks[block])
+			}
+			return err
+		})
 	if n != c.row.Blocks {
 		c.report("repository %s: %d blocks, its row says %d", c.row.DID, n, c.row.Blocks)
 	}
@@ -511,7 +527,8 @@ func (c *checker) blockRows(o Ordinal) error {
 // strays reports bulk rows of ordinals that have no owner.
 func (c *checker) strays() error {
 	for _, space := range bulkSpaces {
-		it, err := c.r.NewIter(&pebble.IterOptions{LowerBound: []byte{space}, UpperBound: spaceEnd(space)})
+		it, err := c.r.NewIter(&pebble.IterOptions{LowerBound: []byte{space},
+			UpperBound: spaceEnd(space)})
 		if err != nil {
 			return engineError(err)
 		}
@@ -524,7 +541,8 @@ func (c *checker) strays() error {
 			err := get(c.r, ordinalKey(nil, spaceOwner, o), func([]byte) error { return nil })
 			if err != nil && !c.inLease(o) {
 				if waits, gerr := isGarbage(c.r, o); gerr != nil || !waits {
-					c.report("%s of ordinal %d: no repository has this ordinal (%v)", spaceNames[space], o, errors.Join(err, gerr))
+					c.report("%s of ordinal %d: no repository has this ordinal (%v)",
+						spaceNames[space], o, errors.Join(err, gerr))
 				}
 			}
 			ok = it.SeekGE(ordinalKey(nil, space, o+1))

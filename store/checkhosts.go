@@ -46,7 +46,8 @@ func (c *checker) hosts() error {
 	for _, all := range []map[uint32]HostCounts{c.byHost, disk, c.hostsSay} {
 		for id := range all {
 			if is := c.byHost[id]; disk[id] != is || c.hostsSay[id] != is {
-				c.report("host %d: counts are %+v on disk and %+v in memory, the rows make %+v", id, disk[id], c.hostsSay[id], is)
+				c.report("host %d: counts are %+v on disk and %+v in memory, the rows make %+v",
+					id, disk[id], c.hostsSay[id], is)
 				// each host is reported once
 				c.byHost[id], disk[id], c.hostsSay[id] = HostCounts{}, HostCounts{}, HostCounts{}
 			}

@@ -27,16 +27,18 @@ func (c *checker) caches() error {
 	}
 	for of, says := range c.counted {
 		n := int64(0)
-		err := get(c.r, collectionKey(nil, []byte(of.collection), of.ordinal), func(v []byte) (err error) {
-			n, err = parseCountValue(v)
-			return err
-		})
+		err := get(c.r, collectionKey(nil, []byte(of.collection), of.ordinal),
+			func(v []byte) (err error) {
+				n, err = parseCountValue(v)
+				return err
+			})
 		owned, oerr := holds(c.r, ordinalKey(nil, spaceOwner, of.ordinal))
 		if err = errors.Join(err, oerr); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 		if owned && n != says { // the count of a wiped repository is never read again
-			c.report("cached count %s of ordinal %d: is %d instead of %d", of.collection, of.ordinal, n, says)
+			c.report("cached count %s of ordinal %d: is %d instead of %d",
+				of.collection, of.ordinal, n, says)
 		}
 	}
 	return nil
@@ -55,15 +57,16 @@ func (c *checker) newest() error {
 			continue
 		}
 		at := 0
-		r := logReader{s: c.s, view: c.r, head: g.end - 1, next: max(g.id, c.tail), left: len(g.events), fn: func(ev *Event) error {
-			for at < len(g.events) && g.events[at].ID < ev.ID {
-				at++
-			}
-			if at == len(g.events) || !reflect.DeepEqual(g.events[at], *ev) {
-				c.report("event %d in memory differs from the log's %+v", ev.ID, *ev)
-			}
-			return nil
-		}}
+		r := logReader{s: c.s, view: c.r, head: g.end - 1, next: max(g.id, c.tail), left: len(g.events),
+			fn: func(ev *Event) error {
+				for at < len(g.events) && g.events[at].ID < ev.ID {
+					at++
+				}
+				if at == len(g.events) || !reflect.DeepEqual(g.events[at], *ev) {
+					c.report("event %d in memory differs from the log's %+v", ev.ID, *ev)
+				}
+				return nil
+			}}
 		if err := r.run(c.ctx); err != nil {
 			return err
 		}
@@ -98,7 +101,8 @@ func (c *checker) numbers() error {
 		return err
 	}
 	if next != c.next || int64(t) != c.time {
-		c.report("next event is %d after time %d on disk, and %d after time %d in memory", next, t, c.next, c.time)
+		c.report("next event is %d after time %d on disk, and %d after time %d in memory",
+			next, t, c.next, c.time)
 	}
 	pending := c.space(spacePending, func(key, _ []byte) error {
 		k, err := parsePendingKey(key)

@@ -4,8 +4,8 @@ import "math"
 
 // CheckProgress is how far Check is.
 type CheckProgress struct {
-	// Done and Total weigh the rows that Check reads by the time that each takes. Their quotient is the
-	// part of the time that has passed; the numbers mean nothing else.
+	// Done and Total weigh the rows that Check reads by the time that each takes. Their quotient is
+	// the part of the time that has passed; the numbers mean nothing else.
 	Done, Total int64
 	Repos       int64  // repositories whose records are checked
 	Part        string // what is checked now, such as records
@@ -24,13 +24,14 @@ type checkWork struct {
 	at       CheckProgress // before the step
 	step     checkStep     // that runs
 	worked   int64         // of its work
-	// ended is called with each step and the work that it has done, which should be what was estimated.
-	// It may be nil.
+	// ended is called with each step and the work that it has done, which should be what was
+	// estimated. It may be nil.
 	ended func(step checkStep, worked int64)
 }
 
-// Nanoseconds of a processor that Check takes for a row. BenchmarkCheck measures them; BENCHMARKS.md
-// has the machine and the figures. Steps without a cost take less than a hundredth of the time.
+// Nanoseconds of a processor that Check takes for a row. BenchmarkCheck measures them;
+// BENCHMARKS.md has the machine and the figures. Steps without a cost take less than a hundredth of
+// the time.
 const (
 	checkRepoCost         = 10_000
 	checkOwnerCost        = 6600
@@ -52,8 +53,8 @@ const checkTellEvery = 1_000_000
 // logSamples is how many events are looked at to estimate how many entries the log has.
 const logSamples = 64
 
-// estimateEntries estimates how many entries the log has: an entry of a commit has some events, one of an
-// import thousands.
+// estimateEntries estimates how many entries the log has: an entry of a commit has some events, one
+// of an import thousands.
 func estimateEntries(c *checker) (int64, error) {
 	events := c.next - min(c.tail, c.next)
 	share, samples := 0.0, min(events, logSamples)

@@ -7,9 +7,11 @@ import (
 	"slices"
 )
 
-// eachShown calls fn for each collection of which an ordinal of a set has records, in order of name,
-// with the sum over the set, and row for each row before.
-func eachShown(rd reader, visible ordinalSet, row func() error, fn func(CollectionTotal) error) error {
+// eachShown calls fn for each collection of which an ordinal of a set has records, in order of
+// name, with the sum over the set, and row for each row before.
+func eachShown(
+	rd reader, visible ordinalSet, row func() error, fn func(CollectionTotal) error,
+) error {
 	var c CollectionTotal
 	var name []byte
 	end := func() error {
@@ -19,27 +21,28 @@ func eachShown(rd reader, visible ordinalSet, row func() error, fn func(Collecti
 		c.Collection = string(name)
 		return fn(c)
 	}
-	err := scan(rd, []byte{spaceCollection}, spaceEnd(spaceCollection), func(key, value []byte) (bool, error) {
-		if err := row(); err != nil {
-			return false, err
-		}
-		collection, o, err := parseCollectionKey(key)
-		if err != nil {
-			return false, err
-		}
-		if !bytes.Equal(collection, name) {
-			if err := end(); err != nil {
+	err := scan(rd, []byte{spaceCollection}, spaceEnd(spaceCollection),
+		func(key, value []byte) (bool, error) {
+			if err := row(); err != nil {
 				return false, err
 			}
-			name, c = append(name[:0], collection...), CollectionTotal{}
-		}
-		n, err := parseCountValue(value)
-		if err == nil && visible.has(o) {
-			c.Repos++
-			c.Records += n
-		}
-		return true, err
-	})
+			collection, o, err := parseCollectionKey(key)
+			if err != nil {
+				return false, err
+			}
+			if !bytes.Equal(collection, name) {
+				if err := end(); err != nil {
+					return false, err
+				}
+				name, c = append(name[:0], collection...), CollectionTotal{}
+			}
+			n, err := parseCountValue(value)
+			if err == nil && visible.has(o) {
+				c.Repos++
+				c.Records += n
+			}
+			return true, err
+		})
 	if err != nil {
 		return err
 	}
@@ -74,7 +77,8 @@ type totalChecker struct {
 func checkTotals(c *checker) error {
 	t := totalChecker{checker: c, sums: map[uint32]Arrivals{}, arrived: map[string]Arrivals{},
 		newest: dayOf(c.time)}
-	for _, step := range []func() error{t.shown, t.dayRows, t.totalRows, t.compareSums, t.memory, t.log} {
+	for _, step := range []func() error{t.shown, t.dayRows, t.totalRows,
+		t.compareSums, t.memory, t.log} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -206,7 +210,8 @@ func (t *totalChecker) memory() error {
 			t.report("cached total of %q: is %+v instead of %+v", name, got, says)
 		}
 		if a, err := t.arrivals(name, says.day); err != nil || a != says.arrived {
-			t.report("cached arrivals of %q on day %d: are %+v instead of %+v (%v)", name, says.day, a, says.arrived, err)
+			t.report("cached arrivals of %q on day %d: are %+v instead of %+v (%v)",
+				name, says.day, a, says.arrived, err)
 		}
 	}
 	return nil
@@ -242,7 +247,8 @@ func (t *totalChecker) entry(id uint64, e *entryV1) error {
 	case entryCommit:
 		for _, op := range e.Ops {
 			collection, _, _ := bytes.Cut(op.Path, []byte{'/'})
-			a := map[Action]Arrivals{Create: {Created: 1}, Update: {Updated: 1}, Delete: {Deleted: 1}}[op.Action]
+			a := map[Action]Arrivals{Create: {Created: 1}, Update: {Updated: 1},
+				Delete: {Deleted: 1}}[op.Action]
 			add(string(collection), a)
 			add(everything, a)
 		}

@@ -108,7 +108,8 @@ func deleteAbandoned(b *pebble.Batch, all []Ordinal) error {
 // deleteOrdinals removes the bulk rows of [from, to).
 func deleteOrdinals(b *pebble.Batch, from, to Ordinal) error {
 	for _, space := range bulkSpaces {
-		if err := b.DeleteRange(ordinalKey(nil, space, from), ordinalKey(nil, space, to), nil); err != nil {
+		if err := b.DeleteRange(ordinalKey(nil, space, from), ordinalKey(nil, space, to),
+			nil); err != nil {
 			return err
 		}
 	}
@@ -137,7 +138,8 @@ func (c *checker) garbage() error {
 		}
 		owned, err := holds(c.r, ordinalKey(nil, spaceOwner, o))
 		if owned || c.inLease(o) || o == 0 || uint64(o) >= next {
-			c.report("abandoned ordinal %d: has an owner (%v), is in an open lease, or is not below the next ordinal %d", o, owned, next)
+			c.report("abandoned ordinal %d: has an owner (%v), is in an open lease, or is not below the "+
+				"next ordinal %d", o, owned, next)
 		}
 		return err
 	})

@@ -14,9 +14,11 @@ const collectionHiddenMax = 1000
 
 // ReposByCollection lists the accounts that show records in at least one of the collections, in the
 // order of first imports, after an ordinal; of no collections, all accounts with a copy. Hidden
-// accounts are left out. It stops where ReposByOrdinal does. A page may be short or empty before the
-// end: next is the ordinal to go on after, and ended reports whether none follows by now.
-func (s *Store) ReposByCollection(collections []string, after Ordinal, limit int) (page []Repo, next Ordinal, ended bool, err error) {
+// accounts are left out. It stops where ReposByOrdinal does. A page may be short or empty before
+// the end: next is the ordinal to go on after, and ended reports whether none follows by now.
+func (s *Store) ReposByCollection(
+	collections []string, after Ordinal, limit int,
+) (page []Repo, next Ordinal, ended bool, err error) {
 	next = after
 	end := s.ords.lowestOpen()
 	if after >= OrdinalMax || after+1 >= end {
@@ -54,7 +56,8 @@ func (s *Store) owner(rd reader, o Ordinal) (row Repo, err error) {
 		return err
 	})
 	if errors.Is(err, ErrNotFound) {
-		return row, fmt.Errorf("ordinal %d is in the index of collections, and has no owner: %w", o, ErrCorrupt)
+		return row, fmt.Errorf("ordinal %d is in the index of collections, and has no owner: %w",
+			o, ErrCorrupt)
 	}
 	if err != nil {
 		return row, err

@@ -56,8 +56,8 @@ func (was told) news(now told) bool {
 }
 
 // tell adds an event of kind repo to the log if the condition of the repository is not the one that
-// consumers were told last. PutRepo and DropRepo are the only callers, so that no change of a row is
-// left out. The event follows the events that the batch has so far.
+// consumers were told last. PutRepo and DropRepo are the only callers, so that no change of a row
+// is left out. The event follows the events that the batch has so far.
 func (b *Batch) tell(r *Repo, now told) {
 	if !r.told().news(now) {
 		return

@@ -25,11 +25,12 @@ func (b *control) DropCrawlSource(c CrawlSource) {
 // CrawlSources returns the stored crawl sources, in order of kind and URL.
 func (s *Store) CrawlSources() ([]CrawlSource, error) {
 	var out []CrawlSource
-	err := scan(s.db, []byte{spaceCrawlSource}, spaceEnd(spaceCrawlSource), func(_, value []byte) (bool, error) {
-		var c CrawlSource
-		err := s.codec.decode(value, &c)
-		out = append(out, c)
-		return true, err
-	})
+	err := scan(s.db, []byte{spaceCrawlSource}, spaceEnd(spaceCrawlSource),
+		func(_, value []byte) (bool, error) {
+			var c CrawlSource
+			err := s.codec.decode(value, &c)
+			out = append(out, c)
+			return true, err
+		})
 	return out, err
 }

@@ -16,8 +16,9 @@ type RecordName struct {
 	Path string // collection/rkey
 }
 
-// ReadCurrent calls fn for each named record that is shown, in the order of names, with the place of
-// its name, as an event that creates it (without an id, a time, or Live), until fn returns false. It returns when the state that it saw is durable: a record that it left out is gone also
+// ReadCurrent calls fn for each named record that is shown, in the order of names, with the place
+// of its name, as an event that creates it (without an id, a time, or Live), until fn returns
+// false. It returns when the state that it saw is durable: a record that it left out is gone also
 // after a crash. Events are valid during the call of fn. It is fastest if the records of a
 // repository are next to each other, in order of path.
 func (s *Store) ReadCurrent(

@@ -22,7 +22,9 @@ func (b *control) SetCursor(source string, at func() int64) {
 }
 
 // DropCursor deletes the cursor of a source.
-func (b *control) DropCursor(source string) { b.cursors = append(b.cursors, cursorMark{source, nil}) }
+func (b *control) DropCursor(source string) {
+	b.cursors = append(b.cursors, cursorMark{source, nil})
+}
 
 // mark adds a change of a cursor to a batch that is being sequenced. The sequencer's mutex is held.
 func (s *Store) mark(b *Batch, m cursorMark) error {
@@ -64,9 +66,10 @@ func parseCursor(v []byte) (int64, error) {
 // loadCursors reads the last value of each cursor, since a cursor never moves backwards.
 func (s *Store) loadCursors() error {
 	s.seq.cursors = map[string]int64{}
-	return scan(s.db, []byte{spaceCursor}, spaceEnd(spaceCursor), func(key, value []byte) (bool, error) {
-		seq, err := parseCursor(value)
-		s.seq.cursors[string(key[1:])] = seq
-		return true, err
-	})
+	return scan(s.db, []byte{spaceCursor}, spaceEnd(spaceCursor),
+		func(key, value []byte) (bool, error) {
+			seq, err := parseCursor(value)
+			s.seq.cursors[string(key[1:])] = seq
+			return true, err
+		})
 }

@@ -15,7 +15,8 @@ import (
 func openError(dir string, err error) error {
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		if pid := lockHolder(filepath.Join(dir, "LOCK")); pid > 0 {
-			return fmt.Errorf("open store %s: %w: another daemon or check with process id %d has it open", dir, ErrLocked, pid)
+			return fmt.Errorf("open store %s: %w: another daemon or check with process id %d has it open",
+				dir, ErrLocked, pid)
 		}
 	}
 	return fmt.Errorf("open store %s: %w", dir, err)

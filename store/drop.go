@@ -52,7 +52,8 @@ func (s *Store) markDropped(b *Batch) error {
 		if d.ordinal == 0 {
 			continue
 		}
-		err := errors.Join(b.b.Set(ordinalKey(b.key[:0], spaceDropped, d.ordinal), binary.BigEndian.AppendUint64(nil, s.seq.next), nil),
+		err := errors.Join(b.b.Set(ordinalKey(b.key[:0], spaceDropped, d.ordinal),
+			binary.BigEndian.AppendUint64(nil, s.seq.next), nil),
 			b.b.Set(droppedAtKey(nil, s.seq.next, d.ordinal), nil, nil))
 		if err != nil {
 			return err

@@ -38,7 +38,8 @@ func (s *Store) checkHealth(fs vfs.FS) (vfs.FS, io.Closer) {
 // until it ends.
 func (s *Store) diskSlow(info vfs.DiskSlowInfo) {
 	s.metrics.diskSlow.Inc()
-	s.opts.Logger.Warn("disk is slow: commits and imports wait for this operation; check the disk", "operation", info.OpType.String(), "file", info.Path, "seconds", info.Duration.Seconds())
+	s.opts.Logger.Warn("disk is slow: commits and imports wait for this operation; check the disk",
+		"operation", info.OpType.String(), "file", info.Path, "seconds", info.Duration.Seconds())
 }
 
 // pebbleOptions are chosen by the measurements in BENCHMARKS.md ("Pebble options").
@@ -81,7 +82,9 @@ func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
 	}
 	// At the bottom zstd level 1 costs 0.5 s more per million records than MinLZ and saves a
 	// quarter of the disk; level 3 saves 3 % more for another 0.65 s.
-	p.Levels[bottomLevel].Compression = func() *sstable.CompressionProfile { return sstable.BalancedCompression }
+	p.Levels[bottomLevel].Compression = func() *sstable.CompressionProfile {
+		return sstable.BalancedCompression
+	}
 	// Plain Get does not consult filters at the bottom level, so none are built there.
 	p.Levels[bottomLevel].BlockSize = blockSizeBottom
 	p.Levels[bottomLevel].FilterPolicy = pebble.NoFilterPolicy

@@ -25,9 +25,11 @@ var (
 	ErrFutureCursor = errors.New("cursor is in the future")
 	// ErrFilters means that the filter was changed faster than the pass over all repositories could
 	// apply it: the next change has to wait until the pass has ended.
-	ErrFilters = errors.New("wait until every repository has been brought to the filter in force (GET /filter shows it as change)")
+	ErrFilters = errors.New("wait until every repository has been brought to the filter in force " +
+		"(GET /filter shows it as change)")
 	// ErrStoresAll means that an ephemeral store cannot store what the filter does not want.
-	ErrStoresAll = errors.New("a store that keeps events only cannot keep records that make no event: store must be wanted")
+	ErrStoresAll = errors.New("a store that keeps events only cannot keep records that make no " +
+		"event: store must be wanted")
 	// ErrOutdatedCursor means that a cursor is below the tail of the log.
 	ErrOutdatedCursor = errors.New("cursor is below the oldest event kept")
 )

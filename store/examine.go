@@ -60,9 +60,9 @@ func (c *corrections) any() bool {
 }
 
 // Examine recomputes what derives from the record rows of a repository: the root of its tree, its
-// references, the counts in its row and of its collections. It hashes every body. Superseded blocks,
-// and counts of collections without a record, are compared only if something else differs and pause
-// is nil, since that takes a look at rows of all repositories.
+// references, the counts in its row and of its collections. It hashes every body. Superseded
+// blocks, and counts of collections without a record, are compared only if something else differs
+// and pause is nil, since that takes a look at rows of all repositories.
 //
 // If pause is not nil, it is called after every few thousand rows, between two short views of the
 // store. If the repository has changed since the first of them, the error is ErrStale. If pause is
@@ -469,8 +469,8 @@ func (e *examiner) compare() {
 	}
 }
 
-// superseded compares the blocks with the superseded rows. These are in the order of events, so that
-// all of them have to be read.
+// superseded compares the blocks with the superseded rows. These are in the order of events, so
+// that all of them have to be read.
 func (e *examiner) superseded() error {
 	o, c := e.x.Repo.Ordinal, &e.x.correct
 	waiting, n := map[uint32]bool{}, 0

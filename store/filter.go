@@ -112,11 +112,12 @@ type filters struct {
 // loadFilters reads the selections. The last is in force.
 func (s *Store) loadFilters() error {
 	k := &selections{all: []selection{{filter: new(filter.Filter)}}}
-	err := scan(s.db, []byte{spaceFilter}, spaceEnd(spaceFilter), func(key, value []byte) (bool, error) {
-		x, err := s.parseSelection(key, value)
-		k.all = append(k.all, x)
-		return true, err
-	})
+	err := scan(s.db, []byte{spaceFilter}, spaceEnd(spaceFilter),
+		func(key, value []byte) (bool, error) {
+			x, err := s.parseSelection(key, value)
+			k.all = append(k.all, x)
+			return true, err
+		})
 	if err != nil {
 		return err
 	}
@@ -128,7 +129,8 @@ func (s *Store) loadFilters() error {
 		err = nil
 	}
 	if err == nil && rest.Version < last.number {
-		err = fmt.Errorf("version %d is in force, and the last selection is %d: %w", rest.Version, last.number, ErrCorrupt)
+		err = fmt.Errorf("version %d is in force, and the last selection is %d: %w",
+			rest.Version, last.number, ErrCorrupt)
 	}
 	if err != nil {
 		return fmt.Errorf("filter in force: %w", err)

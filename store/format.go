@@ -12,8 +12,8 @@ import (
 )
 
 // FormatVersion is the number of the layout described in keys.go and values.go. It rises with every
-// change of a key or of a value that an older version would misread or lose, and CHANGELOG.md then states under "On-disk format" what an
-// operator has to do. A store of another version is refused.
+// change of a key or of a value that an older version would misread or lose, and CHANGELOG.md then
+// states under "On-disk format" what an operator has to do. A store of another version is refused.
 const FormatVersion = 8
 
 // engineFormat is the format of Pebble's own files. A newer library does not raise it: that takes a

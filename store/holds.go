@@ -12,7 +12,8 @@ import (
 // Holds reports whether a record is stored, shown or not, in a collection that match accepts. It
 // takes one seek for each collection.
 func (s *Store) Holds(o Ordinal, match func(collection []byte) bool) (found bool, err error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, o), UpperBound: ordinalKey(nil, spaceRecord, o+1)})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, o),
+		UpperBound: ordinalKey(nil, spaceRecord, o+1)})
 	if err != nil {
 		return false, engineError(err)
 	}

@@ -64,7 +64,8 @@ type HostRow struct {
 	Limits HostLimits `cbor:"2,keyasint"`           // in place of the usual limits
 	Bytes  int64      `cbor:"3,keyasint,omitempty"` // received from it
 	Repos  int64      `cbor:"4,keyasint,omitempty"` // fetched from it
-	Error  string     `cbor:"5,keyasint,omitempty"` // text of its last failure; stays when it answers again
+	// text of its last failure; stays when it answers again
+	Error string `cbor:"5,keyasint,omitempty"`
 	// unix seconds since when its answers fail, 0 if they do not
 	Failing   int64 `cbor:"6,keyasint,omitempty"`
 	FirstSeen int64 `cbor:"7,keyasint,omitempty"` // unix seconds when its name became known
@@ -100,24 +101,26 @@ func (s *Store) loadHosts() error {
 	if err != nil {
 		return err
 	}
-	err = scan(s.db, []byte{spaceHostName}, spaceEnd(spaceHostName), func(key, value []byte) (bool, error) {
-		id, err := parseHostIDKey(spaceHostName, key)
-		q.enter(id, string(value))
-		return true, err
-	})
+	err = scan(s.db, []byte{spaceHostName}, spaceEnd(spaceHostName),
+		func(key, value []byte) (bool, error) {
+			id, err := parseHostIDKey(spaceHostName, key)
+			q.enter(id, string(value))
+			return true, err
+		})
 	if err != nil {
 		return err
 	}
-	err = scan(s.db, []byte{spaceHostRow}, spaceEnd(spaceHostRow), func(key, value []byte) (bool, error) {
-		id, err := parseHostIDKey(spaceHostRow, key)
-		if err != nil {
-			return false, err
-		}
-		m := q.memo(id)
-		err = s.codec.decode(value, &m.row)
-		m.used = 1e6 * max(m.row.FirstSeen, m.row.LastSeen)
-		return true, err
-	})
+	err = scan(s.db, []byte{spaceHostRow}, spaceEnd(spaceHostRow),
+		func(key, value []byte) (bool, error) {
+			id, err := parseHostIDKey(spaceHostRow, key)
+			if err != nil {
+				return false, err
+			}
+			m := q.memo(id)
+			err = s.codec.decode(value, &m.row)
+			m.used = 1e6 * max(m.row.FirstSeen, m.row.LastSeen)
+			return true, err
+		})
 	if err != nil {
 		return err
 	}
@@ -262,8 +265,8 @@ func (s *Store) HostNamed(name string) (Host, error) {
 	return h, nil
 }
 
-// HostsByID returns up to limit hosts with a higher id than after, in order of id, which is the order
-// in which they became known.
+// HostsByID returns up to limit hosts with a higher id than after, in order of id, which is the
+// order in which they became known.
 func (s *Store) HostsByID(after uint32, limit int) (page []Host, err error) {
 	lower := append(hostNameKey(after), 0)
 	err = scan(s.db, lower, spaceEnd(spaceHostName), func(key, _ []byte) (bool, error) {
@@ -278,7 +281,9 @@ func (s *Store) HostsByID(after uint32, limit int) (page []Host, err error) {
 
 // Hosts returns up to limit hosts that match, in order of name, behind the name after. next is the
 // name to continue after, "" at the end.
-func (s *Store) Hosts(after string, limit int, match func(*Host) bool) (page []Host, next string, err error) {
+func (s *Store) Hosts(
+	after string, limit int, match func(*Host) bool,
+) (page []Host, next string, err error) {
 	lower := []byte{spaceHost}
 	if after != "" {
 		lower = append(hostKey(after), 0)

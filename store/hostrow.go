@@ -145,7 +145,8 @@ func (s *Store) countHosts(b *Batch) error {
 		m.Accounts += c.Accounts
 		m.Queued += c.Queued
 		if m.Queued < 0 || m.Accounts < m.Queued {
-			return fmt.Errorf("host %d would have %d accounts and %d queued: %w", id, m.Accounts, m.Queued, ErrCorrupt)
+			return fmt.Errorf("host %d would have %d accounts and %d queued: %w",
+				id, m.Accounts, m.Queued, ErrCorrupt)
 		}
 		if err := setHostCounts(b.b, id, m.HostCounts); err != nil {
 			return err

@@ -174,7 +174,8 @@ func (s *Store) Import(ctx context.Context, im Import) error {
 
 // full reports whether the group takes no further members.
 func (g *group) full() bool {
-	return g.sink.bytes() >= g.s.opts.GroupBytes || g.next >= g.first+leaseOrdinals || !g.s.now().Before(g.due)
+	return g.sink.bytes() >= g.s.opts.GroupBytes || g.next >= g.first+leaseOrdinals ||
+		!g.s.now().Before(g.due)
 }
 
 // FlushImports flips all open groups now, beginning with those that no import is appending to.
@@ -237,7 +238,8 @@ func (s *Store) openGroup() (*group, error) {
 	s.ords.mu.Lock()
 	defer s.ords.mu.Unlock()
 	now := s.now()
-	g := &group{s: s, due: now.Add(s.ords.ageOf(now, s.opts.GroupAge)), first: s.ords.next, next: s.ords.next}
+	g := &group{s: s, due: now.Add(s.ords.ageOf(now, s.opts.GroupAge)),
+		first: s.ords.next, next: s.ords.next}
 	end := g.first + leaseOrdinals
 	if end > OrdinalMax {
 		return nil, fmt.Errorf("ordinals are used up at %d", end)
@@ -346,7 +348,8 @@ func (g *group) leaf(m *member, l repo.Leaf) error {
 		}
 	}
 	x.key = recordKey(x.key[:0], m.ordinal, l.Key)
-	x.value = recordRow{hidden: at == hidden, shelved: at == shelved, block: number, cid: l.CID}.append(x.value[:0])
+	x.value = recordRow{hidden: at == hidden, shelved: at == shelved, block: number,
+		cid: l.CID}.append(x.value[:0])
 	x.value = append(x.value, m.Rev...)
 	if err := g.sink.put(tableRecord, x.key, x.value); err != nil {
 		return err
@@ -471,7 +474,8 @@ func (g *group) flipSome(rows []Repo, from, to int) (wait func() error, err erro
 	for i := range order {
 		order[i] = from + i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(g.members[a].DID, g.members[b].DID) })
+	slices.SortStableFunc(order,
+		func(a, b int) int { return strings.Compare(g.members[a].DID, g.members[b].DID) })
 	b := s.NewBatch()
 	last, held := "", false // a repository may occur twice, by two attempts; one copy is kept
 	for _, i := range order {
@@ -487,7 +491,8 @@ func (g *group) flipSome(rows []Repo, from, to int) (wait func() error, err erro
 	}
 	b.delete(ordinalKey(nil, spaceLease, g.members[from].ordinal))
 	if to < len(g.members) {
-		b.set(ordinalKey(nil, spaceLease, g.members[to].ordinal), appendOrdinal(nil, g.first+leaseOrdinals))
+		b.set(ordinalKey(nil, spaceLease, g.members[to].ordinal),
+			appendOrdinal(nil, g.first+leaseOrdinals))
 	}
 	return b.Commit()
 }
@@ -510,7 +515,8 @@ func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	m.Complete(b, &r) // first, since it may show the account again
 	b.census.imported(m.ordinal, m.collections)
 	if m.events > 0 {
-		e := entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events},
+		e := entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev,
+			Ordinal: m.ordinal, Count: m.events},
 			collections: m.collections}
 		if g.s.ephemeral {
 			e.Blocks = m.nextBlock

@@ -33,8 +33,8 @@ func (k *LogKeeper) Release() {
 	delete(q.keepers, k)
 }
 
-// keepersFrom returns the lowest event that a keeper keeps, but at least least; ok is false if there
-// are no keepers.
+// keepersFrom returns the lowest event that a keeper keeps, but at least least; ok is false if
+// there are no keepers.
 func (q *backlogs) keepersFrom(least uint64) (first uint64, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -46,6 +46,6 @@ func (q *backlogs) keepersFrom(least uint64) (first uint64, ok bool) {
 	return first, ok
 }
 
-// FS returns the file system of the store, for what belongs to it in other files: while the store is
-// frozen, operations that change something wait.
+// FS returns the file system of the store, for what belongs to it in other files: while the store
+// is frozen, operations that change something wait.
 func (s *Store) FS() vfs.FS { return s.opts.FS }

@@ -16,9 +16,9 @@ type Kept struct {
 // ReadKept calls fn for the events from id cursor on and before to, in order, until about maxEvents
 // ids are passed, and returns the id to continue from: those that readers may see, and those of
 // accounts that are hidden and may be shown again. Left out are those of repositories that were
-// wiped, and of dropped ones all but deletes. The page may end behind to, in the middle of an entry,
-// and before an event whose visibility is decided by a batch which is not durable yet, perhaps
-// without passing any. Errors are those of ReadLog.
+// wiped, and of dropped ones all but deletes. The page may end behind to, in the middle of an
+// entry, and before an event whose visibility is decided by a batch which is not durable yet,
+// perhaps without passing any. Errors are those of ReadLog.
 func (s *Store) ReadKept(ctx context.Context, cursor, to uint64, maxEvents int,
 	fn func(*Kept) error) (next uint64, err error) {
 	head := min(s.Head(), to-1)

@@ -98,12 +98,18 @@ const (
 
 // spaceNames are the words of Store.Sizes, in key order.
 var spaceNames = map[byte]string{
-	spaceMeta: "meta", spaceBlock: "blocks", spaceCount: "counts", spaceCollection: "collections", spaceEvent: "events",
-	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names", spaceHostRow: "host_rows", spaceHostCount: "host_counts", spaceFilter: "filters", spaceCrawl: "crawls",
-	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources", spaceCrawlSource: "crawl_sources",
-	spaceOwner: "owners", spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
-	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped", spaceProgress: "progress",
-	spaceGarbage: "abandoned", spaceDroppedAt: "dropped_at", spaceReconcile: "reconciliations",
+	spaceMeta: "meta", spaceBlock: "blocks", spaceCount: "counts", spaceCollection: "collections",
+	spaceEvent:   "events",
+	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names",
+	spaceHostRow: "host_rows", spaceHostCount: "host_counts", spaceFilter: "filters",
+	spaceCrawl:  "crawls",
+	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources",
+	spaceCrawlSource: "crawl_sources",
+	spaceOwner:       "owners", spacePending: "pending", spaceRetry: "retries",
+	spaceRecord: "records", spaceRepo: "repos",
+	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped",
+	spaceProgress: "progress",
+	spaceGarbage:  "abandoned", spaceDroppedAt: "dropped_at", spaceReconcile: "reconciliations",
 	spaceDescribe: "describe_retries", spaceSubscribed: "subscriptions",
 	spacePosition: "subscription_positions", spacePosting: "postings", spaceWebhook: "webhooks",
 	spaceMaintenance: "maintenance", spaceSegment: "segments",
@@ -384,7 +390,8 @@ func parseSupersededKey(b []byte) (id uint64, o Ordinal, block uint32, err error
 	if len(b) != 1+idBytes+ordinalBytes+blockBytes || b[0] != spaceSuperseded {
 		return 0, 0, 0, errKey(spaceSuperseded, b)
 	}
-	return binary.BigEndian.Uint64(b[1:]), parseOrdinal(b[1+idBytes:]), binary.BigEndian.Uint32(b[1+idBytes+ordinalBytes:]), nil
+	return binary.BigEndian.Uint64(b[1:]), parseOrdinal(b[1+idBytes:]),
+		binary.BigEndian.Uint32(b[1+idBytes+ordinalBytes:]), nil
 }
 
 func droppedAtKey(dst []byte, id uint64, o Ordinal) []byte {
@@ -403,8 +410,8 @@ func bucketKey(dst []byte, bucket uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, spacePosting), bucket)
 }
 
-// postingKey appends the key of the postings of a chunk, which begins at event first. list is a kind
-// and a collection, as appendList writes them.
+// postingKey appends the key of the postings of a chunk, which begins at event first. list is a
+// kind and a collection, as appendList writes them.
 func postingKey(dst []byte, bucket uint64, list []byte, first uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(bucketKey(dst, bucket), list...), first)
 }
@@ -432,7 +439,8 @@ func parsePendingKey(b []byte) (PendingKey, error) {
 	if len(b) != 1+4+1+8 || b[0] != spacePending {
 		return PendingKey{}, errKey(spacePending, b)
 	}
-	return PendingKey{Host: binary.BigEndian.Uint32(b[1:]), Priority: b[5], Enqueue: binary.BigEndian.Uint64(b[6:])}, nil
+	return PendingKey{Host: binary.BigEndian.Uint32(b[1:]), Priority: b[5],
+		Enqueue: binary.BigEndian.Uint64(b[6:])}, nil
 }
 
 func retryKey(dst []byte, due int64, did string) []byte {

@@ -6,7 +6,9 @@ const examinedMax = 100_000
 
 // Repos lists the repository rows that match (nil: all), in key order after the DID cursor ("" from
 // the start). next is the cursor of the next page, "" at the end; a short page may have one too.
-func (s *Store) Repos(cursor string, limit int, match func(*Repo) bool) (rows []Repo, next string, err error) {
+func (s *Store) Repos(
+	cursor string, limit int, match func(*Repo) bool,
+) (rows []Repo, next string, err error) {
 	lower := []byte{spaceRepo}
 	if cursor != "" {
 		lower = append(repoKey(nil, cursor), 0)
@@ -45,18 +47,19 @@ func (s *Store) ReposByOrdinal(after Ordinal, limit int) ([]Repo, error) {
 	}
 	var out []Repo
 	err := s.at(func(rd reader) error {
-		return scan(rd, ordinalKey(nil, spaceOwner, after+1), ordinalKey(nil, spaceOwner, end), func(_, value []byte) (bool, error) {
-			if len(out) == limit {
-				return false, nil
-			}
-			did, err := parseDID(value)
-			if err != nil {
-				return false, err
-			}
-			row, err := s.loadRepo(rd, did)
-			out = append(out, row)
-			return true, err
-		})
+		return scan(rd, ordinalKey(nil, spaceOwner, after+1), ordinalKey(nil, spaceOwner, end),
+			func(_, value []byte) (bool, error) {
+				if len(out) == limit {
+					return false, nil
+				}
+				did, err := parseDID(value)
+				if err != nil {
+					return false, err
+				}
+				row, err := s.loadRepo(rd, did)
+				out = append(out, row)
+				return true, err
+			})
 	})
 	return out, err
 }

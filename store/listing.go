@@ -90,7 +90,8 @@ func (l *listingReader) next() (bool, error) {
 	}
 	b = b[n:]
 	length, n := binary.Uvarint(b)
-	if n <= 0 || flags&^listingBlock != 0 || shared > uint64(len(l.op.path)) || length > uint64(len(b)-n) {
+	if n <= 0 || flags&^listingBlock != 0 || shared > uint64(len(l.op.path)) ||
+		length > uint64(len(b)-n) {
 		return false, fmt.Errorf("listing op: %w", ErrCorrupt)
 	}
 	b = b[n:]

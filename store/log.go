@@ -13,24 +13,30 @@ import (
 
 // ReadLog calls fn for the events from id cursor on, in order, until about maxEvents ids are passed
 // or the durable head is reached, and returns the id to continue from. A page may also end between
-// events that are in memory and events that are not. It serves replay and tail alike. Cursor 0 means
-// the oldest event kept. Events of hidden and of wiped accounts keep their ids and are skipped; of a
-// dropped repository only deletes are passed to fn. If the state that hides an event is not durable
-// yet, the page ends before the event, and Changed is closed when a reader may pass it. The error is
-// ErrCorrupt if a body is missing above the tail, ErrFutureCursor for a cursor above head+1, and
-// ErrOutdatedCursor for a cursor below the tail.
-func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
+// events that are in memory and events that are not. It serves replay and tail alike. Cursor 0
+// means the oldest event kept. Events of hidden and of wiped accounts keep their ids and are
+// skipped; of a dropped repository only deletes are passed to fn. If the state that hides an event
+// is not durable yet, the page ends before the event, and Changed is closed when a reader may pass
+// it. The error is ErrCorrupt if a body is missing above the tail, ErrFutureCursor for a cursor
+// above head+1, and ErrOutdatedCursor for a cursor below the tail.
+func (s *Store) ReadLog(
+	ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error,
+) (next uint64, err error) {
 	return s.readEvents(ctx, cursor, maxEvents, logReader{fn: fn})
 }
 
 // ReadLogBodies is ReadLog for readers that need no CIDs: an event may lack the one of its record,
 // which costs a hash of the body.
-func (s *Store) ReadLogBodies(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
+func (s *Store) ReadLogBodies(
+	ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error,
+) (next uint64, err error) {
 	return s.readEvents(ctx, cursor, maxEvents, logReader{fn: fn, bodies: true})
 }
 
 // readEvents reads the log with a reader that has its fn.
-func (s *Store) readEvents(ctx context.Context, cursor uint64, maxEvents int, r logReader) (next uint64, err error) {
+func (s *Store) readEvents(
+	ctx context.Context, cursor uint64, maxEvents int, r logReader,
+) (next uint64, err error) {
 	head := s.Head()
 	if cursor >= s.Tail() && cursor <= head {
 		if next, ok, err := s.recent.read(ctx, cursor, head, maxEvents, r.fn); ok {
@@ -40,8 +46,8 @@ func (s *Store) readEvents(ctx context.Context, cursor uint64, maxEvents int, r 
 	return s.readLog(ctx, cursor, head, maxEvents, r)
 }
 
-// SkipUnwanted returns the first id from cursor on whose event f may want, by its kind, or as one of
-// the firehose: after an import there may be 100,000 events of it in a row. It does not read the
+// SkipUnwanted returns the first id from cursor on whose event f may want, by its kind, or as one
+// of the firehose: after an import there may be 100,000 events of it in a row. It does not read the
 // log, and knows only of the newest events.
 func (s *Store) SkipUnwanted(f *filter.Events, cursor uint64) uint64 {
 	if cursor < s.Tail() {
@@ -51,7 +57,9 @@ func (s *Store) SkipUnwanted(f *filter.Events, cursor uint64) uint64 {
 }
 
 // readLog is readEvents from the engine.
-func (s *Store) readLog(ctx context.Context, cursor, head uint64, maxEvents int, r logReader) (next uint64, err error) {
+func (s *Store) readLog(
+	ctx context.Context, cursor, head uint64, maxEvents int, r logReader,
+) (next uint64, err error) {
 	return s.readFrom(cursor, head, func(v view, cursor, head uint64) (uint64, error) {
 		r.s, r.view, r.head, r.next, r.left = s, v, head, cursor, maxEvents
 		err := r.run(ctx)
@@ -61,7 +69,9 @@ func (s *Store) readLog(ctx context.Context, cursor, head uint64, maxEvents int,
 
 // readFrom calls read with a view of the database, if the log has the cursor and events from it on,
 // and returns the id to continue from.
-func (s *Store) readFrom(cursor, head uint64, read func(v view, cursor, head uint64) (next uint64, err error)) (next uint64, err error) {
+func (s *Store) readFrom(
+	cursor, head uint64, read func(v view, cursor, head uint64) (next uint64, err error),
+) (next uint64, err error) {
 	// The view is taken before the tail is read: pruning first moves the tail and then deletes, so
 	// the view has all events from the tail on.
 	v, err := s.view()
@@ -104,12 +114,14 @@ type logReader struct {
 }
 
 func (r *logReader) run(ctx context.Context) error {
-	it, err := r.view.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceEvent}, UpperBound: spaceEnd(spaceEvent)})
+	it, err := r.view.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceEvent},
+		UpperBound: spaceEnd(spaceEvent)})
 	if err != nil {
 		return engineError(err)
 	}
 	// The entry that holds the cursor starts at or before it.
-	for ok := it.SeekLT(eventKey(nil, r.next+1)); ok && !r.stopped && r.left > 0 && r.next <= r.head; ok = it.Next() {
+	for ok := it.SeekLT(eventKey(nil, r.next+1)); ok && !r.stopped && r.left > 0 &&
+		r.next <= r.head; ok = it.Next() {
 		if err = ctx.Err(); err != nil {
 			break
 		}
@@ -144,7 +156,8 @@ func (r *logReader) entry(key, value []byte) error {
 	if r.ev.DID, err = parseDID(e.DID); err != nil {
 		return err
 	}
-	r.ev = Event{DID: r.ev.DID, Live: e.Live, Rev: e.Rev, Status: e.Status, Handle: e.Handle, PDS: e.PDS}
+	r.ev = Event{DID: r.ev.DID, Live: e.Live, Rev: e.Rev, Status: e.Status,
+		Handle: e.Handle, PDS: e.PDS}
 	switch e.Kind {
 	case entryRepo:
 		e.repoEvent(&r.ev)
@@ -201,7 +214,8 @@ func (r *logReader) gate(e *entryV1) (gate, error) {
 	case err == nil && row.Ordinal == e.Ordinal || e.Kind != entryCommit:
 		return gateClosed, nil
 	}
-	if dropped, err := holds(r.view, ordinalKey(nil, spaceDropped, e.Ordinal)); err != nil || !dropped {
+	if dropped, err := holds(r.view, ordinalKey(nil, spaceDropped, e.Ordinal)); err != nil ||
+		!dropped {
 		return gateClosed, err
 	}
 	return gateDeletions, nil
@@ -245,16 +259,20 @@ func (r *logReader) listing(id uint64, e *entryV1) error {
 		return errors.Join(err, rows.Close())
 	}
 	end := id + uint64(e.Count)
-	for ok := rows.SeekLT(numberedKey(nil, spaceListing, e.Ordinal, e.First+uint32(r.next-id)+1)); ok && r.left > 0 && err == nil; ok = rows.Next() {
+	for ok := rows.SeekLT(numberedKey(nil, spaceListing, e.Ordinal,
+		e.First+uint32(r.next-id)+1)); ok && r.left > 0 && err == nil; ok = rows.Next() {
 		err = r.listingRow(id, e, rows, blocks)
 	}
 	if err == nil && r.left > 0 && r.next != end {
-		err = fmt.Errorf("listing of ordinal %d ends at event %d of %d: %w", e.Ordinal, r.next, end, ErrCorrupt)
+		err = fmt.Errorf("listing of ordinal %d ends at event %d of %d: %w",
+			e.Ordinal, r.next, end, ErrCorrupt)
 	}
 	return errors.Join(err, engineError(blocks.it.Close()), engineError(rows.Close()))
 }
 
-func (r *logReader) listingRow(id uint64, e *entryV1, rows *pebble.Iterator, blocks *blockCursor) error {
+func (r *logReader) listingRow(
+	id uint64, e *entryV1, rows *pebble.Iterator, blocks *blockCursor,
+) error {
 	_, n, err := parseNumberedKey(spaceListing, rows.Key())
 	if err != nil {
 		return err
@@ -282,7 +300,9 @@ func (r *logReader) listingRow(id uint64, e *entryV1, rows *pebble.Iterator, blo
 }
 
 // op passes one record event to fn.
-func (r *logReader) op(id uint64, t int64, action Action, path []byte, block uint32, blocks *blockCursor) error {
+func (r *logReader) op(
+	id uint64, t int64, action Action, path []byte, block uint32, blocks *blockCursor,
+) error {
 	ev := &r.ev
 	ev.Action, ev.CID, ev.Record = action, repo.CID{}, nil
 	collection, rkey, ok := repo.SplitPath(path)
@@ -302,7 +322,8 @@ func (r *logReader) op(id uint64, t int64, action Action, path []byte, block uin
 	return r.give(id, t)
 }
 
-// blockCursor reads blocks of one repository, which are mostly requested in rising or falling order.
+// blockCursor reads blocks of one repository, which are mostly requested in rising or falling
+// order.
 type blockCursor struct {
 	it      *pebble.Iterator
 	ordinal Ordinal
@@ -313,7 +334,8 @@ type blockCursor struct {
 func (r *logReader) blocks(o Ordinal) (*blockCursor, error) { return newBlockCursor(r.view, o) }
 
 func newBlockCursor(r reader, o Ordinal) (*blockCursor, error) {
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceBlock, o), UpperBound: ordinalKey(nil, spaceBlock, o+1)})
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceBlock, o),
+		UpperBound: ordinalKey(nil, spaceBlock, o+1)})
 	return &blockCursor{it: it, ordinal: o, at: -1}, engineError(err)
 }
 

@@ -47,8 +47,8 @@ type Options struct {
 
 	// SnapshotRetention is how long the events after the beginning of a snapshot stay in the log, if
 	// Retention is shorter, or RetentionBytes is reached. It bounds the time that a snapshot may
-	// take, with all disconnects and restarts. A crash may lose it for a snapshot that began in the last minute. Default 0: not at
-	// all.
+	// take, with all disconnects and restarts. A crash may lose it for a snapshot that began in the
+	// last minute. Default 0: not at all.
 	SnapshotRetention time.Duration
 
 	// Archive has events stay in the log, whatever their age, until a segment of an archive has
@@ -156,7 +156,8 @@ func (o Options) validate() error {
 		{"snapshot retention", int64(o.SnapshotRetention)},
 		{"prune interval", int64(o.PruneEvery)},
 		{"cache bytes", o.CacheBytes}, {"memtable bytes", o.MemTableBytes},
-		{"group bytes", o.GroupBytes}, {"group age", int64(o.GroupAge)}, {"small group bytes", o.SmallBytes}, {"table bytes", o.TableBytes},
+		{"group bytes", o.GroupBytes}, {"group age", int64(o.GroupAge)},
+		{"small group bytes", o.SmallBytes}, {"table bytes", o.TableBytes},
 	} {
 		if f.n < 0 {
 			errs = append(errs, fmt.Errorf("store %s %d is negative", f.name, f.n))

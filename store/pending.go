@@ -34,7 +34,8 @@ type lowKey struct {
 
 func (s *Store) loadEnqueue() error {
 	n, err := s.metaNumber(s.db, metaEnqueue, 1)
-	s.queue.next, s.queue.limit, s.queue.low, s.queue.open = n, n, map[lowKey]uint64{}, map[uint64]struct{}{}
+	s.queue.next, s.queue.limit, s.queue.low, s.queue.open = n, n,
+		map[lowKey]uint64{}, map[uint64]struct{}{}
 	return err
 }
 
@@ -79,9 +80,12 @@ func (q *enqueuer) floor() uint64 {
 // ScanPending calls fn for the rows of the pending queue, in ascending order of host id beginning
 // with host from, and for each host by priority and then by enqueue id, until fn returns false. It
 // does not wrap.
-func (s *Store) ScanPending(ctx context.Context, from uint32, fn func(k PendingKey, did string) (more bool)) error {
+func (s *Store) ScanPending(
+	ctx context.Context, from uint32, fn func(k PendingKey, did string) (more bool),
+) error {
 	floor := s.queue.floor() // must precede the iterator
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePending}, UpperBound: spaceEnd(spacePending)})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePending},
+		UpperBound: spaceEnd(spacePending)})
 	if err != nil {
 		return engineError(err)
 	}
@@ -91,7 +95,10 @@ func (s *Store) ScanPending(ctx context.Context, from uint32, fn func(k PendingK
 
 // scanPending scans queue after queue. Within a host it seeks each priority in turn, so that each
 // queue is entered at its front; a seek finds the next host.
-func (s *Store) scanPending(ctx context.Context, it *pebble.Iterator, floor uint64, from uint32, fn func(k PendingKey, did string) (more bool)) error {
+func (s *Store) scanPending(
+	ctx context.Context, it *pebble.Iterator, floor uint64, from uint32,
+	fn func(k PendingKey, did string) (more bool),
+) error {
 	for q := (lowKey{host: from}); ; {
 		more, err := s.scanQueue(ctx, it, floor, q, fn)
 		if err != nil || !more {
@@ -120,10 +127,14 @@ func (s *Store) scanPending(ctx context.Context, it *pebble.Iterator, floor uint
 }
 
 // scanQueue calls fn for the rows of one host and priority, and remembers its front.
-func (s *Store) scanQueue(ctx context.Context, it *pebble.Iterator, floor uint64, q lowKey, fn func(k PendingKey, did string) (more bool)) (more bool, err error) {
+func (s *Store) scanQueue(
+	ctx context.Context, it *pebble.Iterator, floor uint64, q lowKey,
+	fn func(k PendingKey, did string) (more bool),
+) (more bool, err error) {
 	limit := pendingKey(nil, PendingKey{Host: q.host, Priority: q.priority, Enqueue: 1<<64 - 1})
 	met := false
-	for state := it.SeekGEWithLimit(pendingKey(nil, s.queue.from(q)), limit); state == pebble.IterValid; state = it.NextWithLimit(limit) {
+	for state := it.SeekGEWithLimit(pendingKey(nil, s.queue.from(q)),
+		limit); state == pebble.IterValid; state = it.NextWithLimit(limit) {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}

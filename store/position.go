@@ -106,7 +106,8 @@ func (row positionV1) position() (p SubscriptionPosition, ok bool) {
 	return p, p.valid()
 }
 
-// snapshot returns the snapshot; ok is false if a run has no account, or not as many paths as steps.
+// snapshot returns the snapshot; ok is false if a run has no account, or not as many paths as
+// steps.
 func (row *snapshotV1) snapshot() (p *SubscriptionSnapshot, ok bool) {
 	p = &SubscriptionSnapshot{End: row.End, Read: row.Read, Records: row.Records, Last: row.Last,
 		At: RecordPosition{DID: row.DID, Ordinal: row.Ordinal, Path: row.Path}}
@@ -124,8 +125,8 @@ func (row *snapshotV1) snapshot() (p *SubscriptionSnapshot, ok bool) {
 	return p, true
 }
 
-// valid reports whether the ids and the numbers rise, the ids are below NumbersFrom, and the numbers
-// above it and up to Numbered.
+// valid reports whether the ids and the numbers rise, the ids are below NumbersFrom, and the
+// numbers above it and up to Numbered.
 func (p *SubscriptionPosition) valid() bool {
 	last := uint64(0)
 	for _, id := range p.Outstanding {

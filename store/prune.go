@@ -29,9 +29,9 @@ const (
 // pruner deletes rows that only events below the tail refer to. Pages are serialized.
 type pruner struct {
 	mu sync.Mutex
-	// superseded, dropped and lapsed (lapse.go) are the lowest keys at which each keyspace may have a row: earlier
-	// rows were deleted, and a scan should not step over their tombstones again. Rows are added at
-	// the next event id only, which is the tail or above, so that no earlier row appears. mu
+	// superseded, dropped and lapsed (lapse.go) are the lowest keys at which each keyspace may have a
+	// row: earlier rows were deleted, and a scan should not step over their tombstones again. Rows are
+	// added at the next event id only, which is the tail or above, so that no earlier row appears. mu
 	// guards.
 	superseded, dropped, lapsed []byte
 }
@@ -97,35 +97,36 @@ func (s *Store) pruneEntries(to uint64) (more bool, err error) {
 	tail, events, n := s.Tail(), uint64(0), 0
 	to = min(to, s.Head()+1)
 	var listed []entryV1
-	err = scan(s.db, eventKey(nil, tail), eventKey(nil, max(tail, to)), func(key, value []byte) (bool, error) {
-		id, err := parseEventKey(key)
-		if err != nil {
-			return false, err
-		}
-		var e entryV1
-		if err := s.codec.decode(value, &e); err != nil {
-			return false, err
-		}
-		if id+e.ids() > to {
-			return false, nil
-		}
-		if n == pruneEntries {
-			more = true
-			return false, nil
-		}
-		n++
-		events += e.ids()
-		tail = id + e.ids()
-		if s.ephemeral {
-			return true, nil // the entry leads to what it wrote: see lapse.go
-		}
-		b.delete(key)
-		if e.listed() {
-			e.Ops = nil
-			listed = append(listed, e)
-		}
-		return true, nil
-	})
+	err = scan(s.db, eventKey(nil, tail), eventKey(nil, max(tail, to)),
+		func(key, value []byte) (bool, error) {
+			id, err := parseEventKey(key)
+			if err != nil {
+				return false, err
+			}
+			var e entryV1
+			if err := s.codec.decode(value, &e); err != nil {
+				return false, err
+			}
+			if id+e.ids() > to {
+				return false, nil
+			}
+			if n == pruneEntries {
+				more = true
+				return false, nil
+			}
+			n++
+			events += e.ids()
+			tail = id + e.ids()
+			if s.ephemeral {
+				return true, nil // the entry leads to what it wrote: see lapse.go
+			}
+			b.delete(key)
+			if e.listed() {
+				e.Ops = nil
+				listed = append(listed, e)
+			}
+			return true, nil
+		})
 	if err == nil && len(listed) > 0 {
 		err = s.pruneListings(b, listed)
 	}
@@ -142,7 +143,8 @@ func (s *Store) pruneEntries(to uint64) (more bool, err error) {
 
 // pruneListings deletes the listing rows of entries.
 func (s *Store) pruneListings(b *Batch, entries []entryV1) error {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceListing}, UpperBound: spaceEnd(spaceListing)})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceListing},
+		UpperBound: spaceEnd(spaceListing)})
 	if err != nil {
 		return engineError(err)
 	}
@@ -212,7 +214,9 @@ func (s *Store) pruneSuperseded(ctx context.Context, commit func(*Batch) error) 
 
 // ownersOf groups the rows by the DID of the repository with their ordinal, or "" if there is none.
 // A repository may have rows of two ordinals, one of them from before it was wiped.
-func (s *Store) ownersOf(rows map[Ordinal][]supersededRow) (byDID map[string][]supersededRow, err error) {
+func (s *Store) ownersOf(
+	rows map[Ordinal][]supersededRow,
+) (byDID map[string][]supersededRow, err error) {
 	byDID = map[string][]supersededRow{}
 	for o, some := range rows {
 		did := ""

@@ -36,7 +36,8 @@ type eventGroup struct {
 // keep returns the events of an entry that a batch is about to write, without ids and times, or nil
 // if they need not be kept. bodies are the ops that the entry lists; their bytes are copied.
 func (c *recent) keep(did string, e *entryV1, bodies []Op) []Event {
-	if c.idle.Load() > recentIdleMax || slices.ContainsFunc(bodies, func(op Op) bool { return op.Keep }) {
+	if c.idle.Load() > recentIdleMax || slices.ContainsFunc(bodies,
+		func(op Op) bool { return op.Keep }) {
 		return nil // no reader, or bodies that only the engine has
 	}
 	size := 0
@@ -140,7 +141,9 @@ func (g *eventGroup) wanted(f *filter.Events) bool {
 
 // read calls fn for the events from id next to id head, as ReadLog does, or to the next entry with
 // listing rows. If ok is false, the events must be read from the engine.
-func (c *recent) read(ctx context.Context, next, head uint64, maxEvents int, fn func(*Event) error) (to uint64, ok bool, err error) {
+func (c *recent) read(
+	ctx context.Context, next, head uint64, maxEvents int, fn func(*Event) error,
+) (to uint64, ok bool, err error) {
 	c.idle.Store(0)
 	c.mu.Lock()
 	groups := c.groups

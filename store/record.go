@@ -45,7 +45,8 @@ type Rows struct {
 
 // Rows returns an iterator before the first row. The caller closes it.
 func (s *Store) Rows(o Ordinal) (*Rows, error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, o), UpperBound: ordinalKey(nil, spaceRecord, o+1)})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, o),
+		UpperBound: ordinalKey(nil, spaceRecord, o+1)})
 	if err != nil {
 		return nil, engineError(err)
 	}
@@ -127,17 +128,18 @@ func (s *Store) RecordCID(r *Repo, path []byte) (repo.CID, error) {
 
 // eachRecord calls fn for the record rows of an ordinal in order.
 func (s *Store) eachRecord(o Ordinal, fn func(path []byte, row recordRow) error) error {
-	return scan(s.db, ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) (bool, error) {
-		_, path, err := parseRecordKey(key)
-		if err != nil {
-			return false, err
-		}
-		row, err := parseRecordRow(value)
-		if err != nil {
-			return false, err
-		}
-		return true, fn(path, row)
-	})
+	return scan(s.db, ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1),
+		func(key, value []byte) (bool, error) {
+			_, path, err := parseRecordKey(key)
+			if err != nil {
+				return false, err
+			}
+			row, err := parseRecordRow(value)
+			if err != nil {
+				return false, err
+			}
+			return true, fn(path, row)
+		})
 }
 
 func (s *Store) record(rd reader, o Ordinal, path []byte, row recordRow) (Record, error) {
@@ -145,13 +147,15 @@ func (s *Store) record(rd reader, o Ordinal, path []byte, row recordRow) (Record
 	if row.place() != shown || !ok {
 		return Record{}, ErrNotFound
 	}
-	rec := Record{Collection: string(collection), Rkey: string(rkey), Rev: string(row.rev), CID: row.cid}
+	rec := Record{Collection: string(collection), Rkey: string(rkey),
+		Rev: string(row.rev), CID: row.cid}
 	err := get(rd, numberedKey(nil, spaceBlock, o, row.block), func(v []byte) error {
 		rec.Record = bytes.Clone(v)
 		return nil
 	})
 	if errors.Is(err, ErrNotFound) {
-		return Record{}, fmt.Errorf("record %s of ordinal %d names block %d, which is missing: %w", path, o, row.block, ErrCorrupt)
+		return Record{}, fmt.Errorf("record %s of ordinal %d names block %d, which is missing: %w",
+			path, o, row.block, ErrCorrupt)
 	}
 	return rec, err
 }
@@ -167,7 +171,9 @@ type Listed struct {
 // EachRecordOf calls fn for the records of a collection that r shows, by descending rkey, or
 // ascending with reverse, until fn returns false. All are of one point in time. cursor is the rkey
 // after which the list begins; "" begins at the first. The caller checks whether r may be shown.
-func (s *Store) EachRecordOf(r *Repo, collection, cursor string, reverse bool, fn func(*Listed) (more bool)) error {
+func (s *Store) EachRecordOf(
+	r *Repo, collection, cursor string, reverse bool, fn func(*Listed) (more bool),
+) error {
 	if r.Ordinal == 0 {
 		return nil
 	}
@@ -209,7 +215,9 @@ func (s *Store) EachRecordOf(r *Repo, collection, cursor string, reverse bool, f
 }
 
 // listed calls fn for the record at a row if it is shown.
-func listed(it *pebble.Iterator, blocks *blockCursor, fn func(*Listed) bool) (more bool, err error) {
+func listed(
+	it *pebble.Iterator, blocks *blockCursor, fn func(*Listed) bool,
+) (more bool, err error) {
 	r, err := rowAt(it)
 	if err != nil {
 		return false, err
@@ -240,8 +248,8 @@ func (s *Store) Collections(r *Repo) (out []string, err error) {
 	return out, err
 }
 
-// CollectionCounts returns how many records r shows of each of its first collections, at most limit.
-// A hidden account counts as if it were not hidden. It takes two seeks for each.
+// CollectionCounts returns how many records r shows of each of its first collections, at most
+// limit. A hidden account counts as if it were not hidden. It takes two seeks for each.
 func (s *Store) CollectionCounts(r *Repo, limit int) (out map[string]int64, err error) {
 	out = map[string]int64{}
 	err = s.at(func(rd reader) error {
@@ -258,8 +266,11 @@ func (s *Store) CollectionCounts(r *Repo, limit int) (out map[string]int64, err 
 
 // eachCollection calls fn for the collections of which an ordinal shows records, in order, until it
 // returns false.
-func (s *Store) eachCollection(rd reader, o Ordinal, fn func(name string) (more bool, err error)) error {
-	it, err := rd.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, o), UpperBound: ordinalKey(nil, spaceRecord, o+1)})
+func (s *Store) eachCollection(
+	rd reader, o Ordinal, fn func(name string) (more bool, err error),
+) error {
+	it, err := rd.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, o),
+		UpperBound: ordinalKey(nil, spaceRecord, o+1)})
 	if err != nil {
 		return engineError(err)
 	}

@@ -39,8 +39,9 @@ func (b *Batch) Relist(r *Repo) error {
 	}
 	if first := r.Listed; l.w.next > first {
 		r.Listed = l.w.next
-		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryRelist, DID: appendDID(nil, r.DID), Rev: r.Rev,
-			Ordinal: r.Ordinal, First: first, Count: r.Listed - first}, collections: l.collections})
+		b.entries = append(b.entries,
+			entry{entryV1: entryV1{Kind: entryRelist, DID: appendDID(nil, r.DID), Rev: r.Rev,
+				Ordinal: r.Ordinal, First: first, Count: r.Listed - first}, collections: l.collections})
 	}
 	return b.err
 }

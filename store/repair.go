@@ -18,9 +18,9 @@ var emptyRecord = []byte{0xa0}
 
 // Repair makes one step towards a repository without differences, and returns what has been done.
 // The first steps give rows that derive from others their right values. Then records without their
-// body are deleted, with events, the row is torn, and the repository is queued for a new copy, whose
-// difference brings the records back. The caller examines the repository again, in one view, until
-// nothing differs or the result is RepairNone.
+// body are deleted, with events, the row is torn, and the repository is queued for a new copy,
+// whose difference brings the records back. The caller examines the repository again, in one view,
+// until nothing differs or the result is RepairNone.
 //
 // If the repository has changed since it was examined, nothing is written, and the error is
 // ErrStale. wait returns when the step is durable.
@@ -178,7 +178,8 @@ func (d *counterDifferences) total(name string, says total, sum CollectionTotal)
 	}
 	d.add("total of collection %q is %d records of %d repositories, the rows make %d of %d",
 		name, says.records, says.repos, sum.Records, sum.Repos)
-	d.totals = append(d.totals, CollectionTotal{name, sum.Repos - says.repos, sum.Records - says.records})
+	d.totals = append(d.totals, CollectionTotal{name, sum.Repos - says.repos,
+		sum.Records - says.records})
 }
 
 // compareCounters compares the counters and totals that derive from rows of repositories and of
@@ -241,10 +242,13 @@ func (s *Store) compareCounters(pause func() error) (d counterDifferences, err e
 	return d, err
 }
 
-// compareTotals compares the totals of collections with the rows of those ordinals that are visible,
-// and returns how many totals there are. Both are in order of name.
-func compareTotals(rd reader, visible ordinalSet, row func() error, d *counterDifferences) (rows int64, err error) {
-	it, err := rd.NewIter(&pebble.IterOptions{LowerBound: append(totalKey(nil, nil), 0), UpperBound: spaceEnd(spaceTotal)})
+// compareTotals compares the totals of collections with the rows of those ordinals that are
+// visible, and returns how many totals there are. Both are in order of name.
+func compareTotals(
+	rd reader, visible ordinalSet, row func() error, d *counterDifferences,
+) (rows int64, err error) {
+	it, err := rd.NewIter(&pebble.IterOptions{LowerBound: append(totalKey(nil, nil), 0),
+		UpperBound: spaceEnd(spaceTotal)})
 	if err != nil {
 		return 0, engineError(err)
 	}
@@ -293,8 +297,8 @@ func compareTotals(rd reader, visible ordinalSet, row func() error, d *counterDi
 }
 
 // RepairCounters compares the counters of repositories, of what they hold and of their states, and
-// the totals of collections, with the rows of all repositories, as of one moment, and corrects them.
-// It returns the differences. Arrivals are not compared: only the log has them. Writes go on
+// the totals of collections, with the rows of all repositories, as of one moment, and corrects
+// them. It returns the differences. Arrivals are not compared: only the log has them. Writes go on
 // meanwhile: each moves a counter by the same amount as its row. pause is called after every few
 // thousand rows, within one view of the store.
 func (s *Store) RepairCounters(pause func() error) (differences []string, err error) {

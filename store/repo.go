@@ -267,8 +267,10 @@ type rowState struct {
 
 func (r *Repo) rowState() rowState {
 	return rowState{exists: true, state: r.State, kind: r.Retry.Kind, pending: r.Pending, due: r.Due(),
-		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), mark: r.Mark, lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep), hidden: r.Status.Hidden(),
-		shows: r.Collections > 0}
+		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), mark: r.Mark,
+		lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep),
+		hidden:  r.Status.Hidden(),
+		shows:   r.Collections > 0}
 }
 
 // Due returns the unix second at which the row is due for another attempt or status check, 0 for

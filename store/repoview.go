@@ -24,8 +24,8 @@ type RepoView struct {
 	upper  []byte // scratch
 }
 
-// ViewRepo returns a view of a repository, or ErrNotFound. The caller decides by Repo whether it may
-// be shown, and closes it.
+// ViewRepo returns a view of a repository, or ErrNotFound. The caller decides by Repo whether it
+// may be shown, and closes it.
 func (s *Store) ViewRepo(did string) (*RepoView, error) {
 	base, err := s.view()
 	if err != nil {
@@ -57,8 +57,8 @@ func (v *RepoView) open() (err error) {
 // Repo returns the row of the repository. It must not be changed.
 func (v *RepoView) Repo() *Repo { return &v.repo }
 
-// Filter returns the filter that chose the records. The error is ErrStale if the store does not have
-// it any more, since the repository has another one by now.
+// Filter returns the filter that chose the records. The error is ErrStale if the store does not
+// have it any more, since the repository has another one by now.
 func (v *RepoView) Filter() (*filter.Filter, error) {
 	f, err := v.s.FilterAt(v.repo.Filter)
 	if err != nil {

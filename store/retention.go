@@ -59,7 +59,8 @@ type ageMark struct {
 
 func (s *Store) loadAges() error {
 	s.ages.every = s.opts.PruneEvery
-	err := get(s.db, metaKey(metaAges), func(v []byte) error { return s.codec.decode(v, &s.ages.agesV1) })
+	err := get(s.db, metaKey(metaAges),
+		func(v []byte) error { return s.codec.decode(v, &s.ages.agesV1) })
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -110,7 +111,8 @@ func (s *Store) retainPage(ctx context.Context, retention time.Duration) (to uin
 	}
 	now := s.now()
 	if skipped := s.ages.step(now, retention); skipped > 0 && retention > 0 {
-		s.opts.Logger.Warn("the clock jumped, or the daemon was stopped for longer than --retention: this time is not counted, so that events stay in the log for that much longer",
+		s.opts.Logger.Warn("the clock jumped, or the daemon was stopped for longer than --retention: "+
+			"this time is not counted, so that events stay in the log for that much longer",
 			"jump", skipped)
 	}
 	s.ages.note(head + 1)
@@ -181,8 +183,8 @@ func (a *ages) step(now time.Time, retention time.Duration) (skipped time.Durati
 	return 0
 }
 
-// note adds a mark at next, the next event id of the log, unless little time and few bytes have come
-// since the last mark. When there are too many marks, every second one is dropped.
+// note adds a mark at next, the next event id of the log, unless little time and few bytes have
+// come since the last mark. When there are too many marks, every second one is dropped.
 func (a *ages) note(next uint64) {
 	if n := len(a.Marks); n > 0 {
 		first, last := a.Marks[0], a.Marks[n-1]
@@ -239,8 +241,8 @@ func (a *ages) ageOf(id uint64) time.Duration {
 	return time.Duration(a.Age-a.Marks[n].Age) * time.Microsecond
 }
 
-// forget drops the marks that tell nothing about the events from tail on, and returns how many bytes
-// the log has.
+// forget drops the marks that tell nothing about the events from tail on, and returns how many
+// bytes the log has.
 func (a *ages) forget(tail uint64) (bytes int64) {
 	n := sort.Search(len(a.Marks), func(i int) bool { return a.Marks[i].Next > tail })
 	a.Marks = a.Marks[max(n-1, 0):]
@@ -253,8 +255,8 @@ func (a *ages) forget(tail uint64) (bytes int64) {
 // growth counts what is written to the log: rows of entries and of listings, before compression,
 // and the blocks that a change supersedes, which only the log keeps from then on; in an ephemeral
 // store all records and blocks, when they are written. Nothing has to
-// read the rows again for it, and pruning need not know what it frees. A crash loses the count of up
-// to a minute, and the log is then that much larger than it may be.
+// read the rows again for it, and pruning need not know what it frees. A crash loses the count of
+// up to a minute, and the log is then that much larger than it may be.
 type growth struct {
 	bytes      atomic.Int64
 	superseded atomic.Int64 // blocks

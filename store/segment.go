@@ -137,8 +137,8 @@ func (s *Store) AddSegment(seg Segment) error {
 		want, since = old[len(old)-1].Next, old[len(old)-1].Time
 	}
 	if seg.First != want || seg.Next > s.Head()+1 || seg.Time < since {
-		return fmt.Errorf("segment of events %d to %d until time %d: want one from %d on, up to the head "+
-			"%d, until time %d or later", seg.First, seg.Next-1, seg.Time, want, s.Head(), since)
+		return fmt.Errorf("segment of events %d to %d until time %d: want one from %d on, up to the "+
+			"head %d, until time %d or later", seg.First, seg.Next-1, seg.Time, want, s.Head(), since)
 	}
 	b := s.NewBatch()
 	if len(old) == 0 {

@@ -157,7 +157,8 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 		}
 	}
 	if len(b.entries) > 0 {
-		if err := errors.Join(setMetaNumber(b.b, metaNext, q.next), setMetaNumber(b.b, metaTime, uint64(q.time))); err != nil {
+		if err := errors.Join(setMetaNumber(b.b, metaNext, q.next),
+			setMetaNumber(b.b, metaTime, uint64(q.time))); err != nil {
 			return 0, err
 		}
 	}

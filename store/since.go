@@ -7,14 +7,15 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// entryTimeV1 is the part of entryV1 that FirstSince and TimeOf read: the ops of an entry may be many.
+// entryTimeV1 is the part of entryV1 that FirstSince and TimeOf read: the ops of an entry may be
+// many.
 type entryTimeV1 struct {
 	Time int64 `cbor:"2,keyasint"`
 }
 
-// TimeOf returns the time of the event with an id, in unix microseconds, whether readers may see the
-// event or not. For an id below the tail it is that of the tail. The error is ErrNotFound if the log
-// ends before the id. It reads one row.
+// TimeOf returns the time of the event with an id, in unix microseconds, whether readers may see
+// the event or not. For an id below the tail it is that of the tail. The error is ErrNotFound if
+// the log ends before the id. It reads one row.
 func (s *Store) TimeOf(id uint64) (us int64, err error) {
 	if id > s.Head() {
 		return 0, ErrNotFound
@@ -24,7 +25,8 @@ func (s *Store) TimeOf(id uint64) (us int64, err error) {
 		return 0, err
 	}
 	id = max(id, s.Tail())
-	it, err := v.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceEvent}, UpperBound: spaceEnd(spaceEvent)})
+	it, err := v.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceEvent},
+		UpperBound: spaceEnd(spaceEvent)})
 	if err != nil {
 		return 0, errors.Join(engineError(err), v.close())
 	}
@@ -44,7 +46,8 @@ func (s *Store) FirstSince(t int64) (id uint64, err error) {
 	}
 	tail := s.Tail()
 	head = max(head, tail-1)
-	it, err := v.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceEvent}, UpperBound: spaceEnd(spaceEvent)})
+	it, err := v.NewIter(&pebble.IterOptions{
+		LowerBound: []byte{spaceEvent}, UpperBound: spaceEnd(spaceEvent)})
 	if err != nil {
 		return 0, errors.Join(engineError(err), v.close())
 	}

@@ -58,7 +58,8 @@ func (k *sink) put(kind int, key, value []byte) error {
 	}
 	k.spill = true
 	for kind := range k.arenas {
-		if err := k.drain(kind, func(key, value []byte) error { return k.tablePut(kind, key, value) }); err != nil {
+		if err := k.drain(kind,
+			func(key, value []byte) error { return k.tablePut(kind, key, value) }); err != nil {
 			return err
 		}
 	}
@@ -110,7 +111,8 @@ func (k *sink) openTable() (*sstable.Writer, error) {
 	}
 	k.paths = append(k.paths, name)
 	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: tableBytesPerSync})
-	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), k.s.engine.MakeWriterOptions(bottomLevel, k.s.db.TableFormat())), nil
+	return sstable.NewWriter(objstorageprovider.NewFileWritable(f),
+		k.s.engine.MakeWriterOptions(bottomLevel, k.s.db.TableFormat())), nil
 }
 
 // finishTables closes the tables, durably, and returns their paths.

@@ -17,8 +17,8 @@ func (s *Store) Sizes() (map[string]int64, error) {
 
 // tableBytes returns the bytes of the tables of each keyspace; no table has rows of two. It walks
 // over all tables, about 40,000 in a store of 5 TB, in 1.4 µs each. EstimateDiskUsage of the engine
-// would walk over fewer, but it shares cached sums with the choice of compactions, and the two race:
-// one appends to the list of sums of a node while the other writes to an entry of that list
+// would walk over fewer, but it shares cached sums with the choice of compactions, and the two
+// race: one appends to the list of sums of a node while the other writes to an entry of that list
 // (internal/manifest/annotator.go of Pebble 2.1.7).
 func (s *Store) tableBytes() (map[byte]int64, error) {
 	levels, err := s.db.SSTables()

@@ -37,8 +37,8 @@ import (
 //
 // Ordinals may be assigned out of the order of imports, as groups are flipped in any order. That
 // does not matter: a repository that becomes visible behind the position, or in front of it, has
-// its import above Head. Repositories from ordinal End on were not yet visible at Head, and are left
-// to the log, so that a pass ends although imports go on.
+// its import above Head. Repositories from ordinal End on were not yet visible at Head, and are
+// left to the log, so that a pass ends although imports go on.
 
 // PassOrder is the order of the keys of a pass.
 type PassOrder uint8
@@ -106,7 +106,8 @@ func (s *Store) BeginSnapshot(f *filter.Events) *Pass {
 // returns false, or about rowsMax rows were examined. It returns the position to go on from, and
 // whether the pass has ended. Records of hidden accounts are left out, and records that the filter
 // of their repository does not want. ErrOutdatedCursor means that neither the log nor, with
-// Options.Archive, the archive has all events after the pass's head any more. Events and paths are valid during the call of fn.
+// Options.Archive, the archive has all events after the pass's head any more. Events and paths are
+// valid during the call of fn.
 func (s *Store) ReadRecords(ctx context.Context, p *Pass, at RecordPosition, rowsMax int,
 	fn func(*Event, RecordPosition) bool,
 ) (next RecordPosition, ended bool, err error) {
@@ -172,7 +173,8 @@ func (s *Store) reachable(p *Pass) error {
 	case p.Head > head:
 		return fmt.Errorf("%w: the snapshot began at %d, the head is %d", ErrFutureCursor, p.Head, head)
 	case p.Head+1 < tail:
-		return fmt.Errorf("%w: the snapshot began at %d, the oldest is %d", ErrOutdatedCursor, p.Head, tail)
+		return fmt.Errorf("%w: the snapshot began at %d, the oldest is %d",
+			ErrOutdatedCursor, p.Head, tail)
 	}
 	return nil
 }
@@ -191,7 +193,8 @@ func (r *recordReader) open() (err error) {
 }
 
 func (r *recordReader) iterator(space byte) (*pebble.Iterator, error) {
-	it, err := r.view.NewIter(&pebble.IterOptions{LowerBound: []byte{space}, UpperBound: spaceEnd(space)})
+	it, err := r.view.NewIter(&pebble.IterOptions{LowerBound: []byte{space},
+		UpperBound: spaceEnd(space)})
 	return it, engineError(err)
 }
 
@@ -244,7 +247,8 @@ func (r *recordReader) nextOwner() (st stretch, ok bool, err error) {
 	if !r.places.SeekGE(ordinalKey(nil, spaceOwner, o)) {
 		return st, false, engineError(r.places.Error())
 	}
-	if st.ordinal, err = parseOrdinalKey(spaceOwner, r.places.Key()); err != nil || st.ordinal >= r.pass.End {
+	if st.ordinal, err = parseOrdinalKey(spaceOwner, r.places.Key()); err != nil ||
+		st.ordinal >= r.pass.End {
 		return st, false, err
 	}
 	st.did, err = parseDID(r.places.Value())

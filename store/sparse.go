@@ -66,8 +66,8 @@ func postingRanges(f *filter.Events) (all []filter.Range) {
 	return all
 }
 
-// openLists returns the rows of the open chunk, as if it ended now, of the lists in some ranges, and
-// the first id of the chunk. All earlier chunks are written.
+// openLists returns the rows of the open chunk, as if it ended now, of the lists in some ranges,
+// and the first id of the chunk. All earlier chunks are written.
 func (s *Store) openLists(ranges []filter.Range) (rows [][]byte, first uint64) {
 	s.seq.mu.Lock()
 	defer s.seq.mu.Unlock()

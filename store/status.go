@@ -24,7 +24,8 @@ const (
 	StatusInactive
 )
 
-var statusNames = [...]string{"active", "takendown", "suspended", "deactivated", "deleted", "notfound", "inactive"}
+var statusNames = [...]string{"active", "takendown", "suspended", "deactivated",
+	"deleted", "notfound", "inactive"}
 
 // String returns the name of the status in the admin endpoints.
 func (s Status) String() string { return enumName(statusNames[:], uint8(s)) }

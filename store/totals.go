@@ -109,7 +109,8 @@ func (s *Store) loadTotals() error {
 	if err := s.loadTotal(q.all); err != nil {
 		return err
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceDay}, UpperBound: spaceEnd(spaceDay)})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceDay},
+		UpperBound: spaceEnd(spaceDay)})
 	if err != nil {
 		return engineError(err)
 	}

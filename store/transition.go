@@ -25,16 +25,19 @@ var transitions = [...]transition{
 	// Begin to follow and fetch the repository.
 	{"Track", []State{stateUnknown, StateIdle, StateGone, StatePending}, StatePending},
 	// Ask the host now.
-	{"Enqueue", []State{StatePending, StateSynced, StateDraining, StateResync, StateGone}, StatePending},
+	{"Enqueue", []State{StatePending, StateSynced, StateDraining, StateResync, StateGone},
+		StatePending},
 	// Ask the host later.
 	{"Defer", []State{StatePending, StateSynced, StateDraining}, StateResync},
 	// The copy is complete at its rev, without and with live commits buffered.
 	{"Complete", []State{StatePending, StateResync, StateDraining}, StateSynced},
 	{"Complete", []State{StatePending}, StateDraining},
 	// The account is not active, or must stay hidden for a while.
-	{"Hide", []State{stateUnknown, StatePending, StateSynced, StateDraining, StateResync, StateGone, StateIdle}, StateGone},
+	{"Hide", []State{stateUnknown, StatePending, StateSynced, StateDraining, StateResync,
+		StateGone, StateIdle}, StateGone},
 	// The repository is no longer followed. An account that is not active stays so.
-	{"Untrack", []State{StatePending, StateSynced, StateDraining, StateResync, StateGone, StateIdle}, StateIdle},
+	{"Untrack", []State{StatePending, StateSynced, StateDraining, StateResync, StateGone, StateIdle},
+		StateIdle},
 	{"Untrack", []State{StateGone}, StateGone},
 }
 

@@ -11,18 +11,24 @@ import "fmt"
 // If change returns an error, nothing is written. Otherwise reads see the changes when Update
 // returns, and wait returns when they are durable. The locks are released before that: the order
 // of the write-ahead log has a durable change imply those before it.
-func (s *Store) Update(dids []string, change func(b *Batch, rows []Repo) error) (wait func() error, err error) {
+func (s *Store) Update(
+	dids []string, change func(b *Batch, rows []Repo) error,
+) (wait func() error, err error) {
 	defer s.HoldFilter()()
 	return s.update(dids, change)
 }
 
 // UpdateRepo is Update for one row.
-func (s *Store) UpdateRepo(did string, change func(b *Batch, row *Repo) error) (wait func() error, err error) {
+func (s *Store) UpdateRepo(
+	did string, change func(b *Batch, row *Repo) error,
+) (wait func() error, err error) {
 	return s.Update([]string{did}, func(b *Batch, rows []Repo) error { return change(b, &rows[0]) })
 }
 
 // update is Update without a hold on the filter.
-func (s *Store) update(dids []string, change func(b *Batch, rows []Repo) error) (wait func() error, err error) {
+func (s *Store) update(
+	dids []string, change func(b *Batch, rows []Repo) error,
+) (wait func() error, err error) {
 	for i, did := range dids {
 		if i > 0 && did <= dids[i-1] {
 			return nil, fmt.Errorf("update %s after %s: the DIDs must be in ascending order", did, dids[i-1])

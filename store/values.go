@@ -43,8 +43,9 @@ func parseRecordRow(b []byte) (recordRow, error) {
 	if len(b) < recordRowBytes || b[0] != valueVersion || b[1] > recordShelved {
 		return recordRow{}, fmt.Errorf("record row %x: %w", b, ErrCorrupt)
 	}
-	return recordRow{hidden: b[1] == recordHidden, shelved: b[1] == recordShelved, block: binary.BigEndian.Uint32(b[2:]),
-		cid: repo.CID(b[6:recordRowBytes]), rev: b[recordRowBytes:]}, nil
+	return recordRow{hidden: b[1] == recordHidden, shelved: b[1] == recordShelved,
+		block: binary.BigEndian.Uint32(b[2:]),
+		cid:   repo.CID(b[6:recordRowBytes]), rev: b[recordRowBytes:]}, nil
 }
 
 // entryKind is the kind of an entry of the log.
@@ -111,5 +112,6 @@ func (e *entryV1) ids() uint64 {
 func (e *entryV1) listed() bool { return e.Kind == entryImport || e.Kind == entryRelist }
 
 func (e *entryV1) listing() (lower, upper []byte) {
-	return numberedKey(nil, spaceListing, e.Ordinal, e.First), numberedKey(nil, spaceListing, e.Ordinal, e.First+e.Count)
+	return numberedKey(nil, spaceListing, e.Ordinal, e.First),
+		numberedKey(nil, spaceListing, e.Ordinal, e.First+e.Count)
 }

@@ -10,8 +10,8 @@
 //  1. No other package knows OpenTelemetry.
 //  2. A nil Tracer, and the zero Path, trace nothing: each call on them is one comparison, without
 //     an allocation and without a look at the clock.
-//  3. Tracing never delays what is traced. The queue of spans is bounded; spans beyond it, and those
-//     that the collector does not take, are counted and dropped.
+//  3. Tracing never delays what is traced. The queue of spans is bounded; spans beyond it, and
+//     those that the collector does not take, are counted and dropped.
 //  4. Whether something is traced is decided once, at its beginning, by chance.
 //  5. No text in a span is longer than textBytesMax.
 //

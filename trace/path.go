@@ -44,8 +44,8 @@ func (p *Path) Number(key string, n int64) {
 	}
 }
 
-// Fail marks the trace as failed, with the kind of its error from a closed set, and the error, which
-// may be nil.
+// Fail marks the trace as failed, with the kind of its error from a closed set, and the error,
+// which may be nil.
 func (p *Path) Fail(kind string, err error) {
 	if p.tracer == nil {
 		return

@@ -9,8 +9,8 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// sender is the sdk.SpanProcessor that queues spans which have ended, and sends them. The one of the
-// library starts a goroutine when it is made.
+// sender is the sdk.SpanProcessor that queues spans which have ended, and sends them. The one of
+// the library starts a goroutine when it is made.
 type sender struct {
 	exporter sdk.SpanExporter
 	endpoint string // without a password

@@ -6,7 +6,8 @@ import (
 	"cistern/alert"
 )
 
-// Facts are what a verdict is made of. A fact that is not known keeps its zero value, which is well.
+// Facts are what a verdict is made of. A fact that is not known keeps its zero value, which is
+// well.
 type Facts struct {
 	Now time.Time
 	// Unready is why the daemon is not ready, "" if it is.

@@ -19,7 +19,8 @@ func (w *walk) mend(ctx context.Context, x *store.Examination) error {
 		return fmt.Errorf("repair %s: %w", did, err)
 	}
 	if w.lines++; w.lines <= linesMax {
-		w.opts.Logger.Error("a repository is damaged", "did", did, "rev", rev, "differences", x.Differences,
+		w.opts.Logger.Error("a repository is damaged", "did", did, "rev", rev,
+			"differences", x.Differences,
 			"first", x.Texts, "then", outcome)
 	}
 	return nil

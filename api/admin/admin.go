@@ -164,7 +164,8 @@ func New(o Options) (*Handlers, error) {
 	return h, nil
 }
 
-// Stats answers GET /stats, which both listeners have. The caller answers its error, as for a Route.
+// Stats answers GET /stats, which both listeners have. The caller answers its error, as for a
+// Route.
 func (h *Handlers) Stats(w http.ResponseWriter, r *http.Request) error { return h.stats.show(w, r) }
 
 // Sizes returns the bytes on disk of each keyspace, and their sum as "total", as /stats shows them:

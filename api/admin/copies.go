@@ -67,8 +67,8 @@ func (c copyRoutes) list(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// report handles PUT /copies/{id}/result. While the daemon is suspended the result is shown at once,
-// and the answer comes when it is saved.
+// report handles PUT /copies/{id}/result. While the daemon is suspended the result is shown at
+// once, and the answer comes when it is saved.
 func (c copyRoutes) report(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		Complete   bool   `json:"complete"`
@@ -102,7 +102,9 @@ func (c copyRoutes) report(w http.ResponseWriter, r *http.Request) error {
 // readStatement reads what a command wants the checkpoint for. ok is false if the
 // body is empty or an empty object: older commands do not state it, and their copies are not
 // recorded.
-func readStatement(w http.ResponseWriter, r *http.Request) (s copies.Statement, ok bool, err error) {
+func readStatement(
+	w http.ResponseWriter, r *http.Request,
+) (s copies.Statement, ok bool, err error) {
 	var body struct {
 		Kind        copies.Kind `json:"kind"`
 		Destination string      `json:"destination"`

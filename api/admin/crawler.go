@@ -71,8 +71,10 @@ type crawlStats struct {
 }
 
 func (c *Crawl) item() crawlItem {
-	it := crawlItem{URL: c.URL, Kind: c.Kind, Persisted: c.Persisted, Running: c.Running, LastPass: moment(c.PassEnded),
-		Stats: crawlStats{Lists: c.Lists, Ended: c.Ended, Failing: c.Failing, Pages: c.Pages, Listed: c.Listed, Found: c.Found, Queued: c.Queued}}
+	it := crawlItem{URL: c.URL, Kind: c.Kind, Persisted: c.Persisted, Running: c.Running,
+		LastPass: moment(c.PassEnded),
+		Stats: crawlStats{Lists: c.Lists, Ended: c.Ended, Failing: c.Failing, Pages: c.Pages,
+			Listed: c.Listed, Found: c.Found, Queued: c.Queued}}
 	if !c.FailedAt.IsZero() {
 		it.LastError = &crawlError{At: moment(c.FailedAt), Detail: c.Failure}
 	}

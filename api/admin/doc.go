@@ -10,8 +10,8 @@
 //  1. A write answered with 2xx is durable, and each of its rows was changed under its lock.
 //  2. A GET changes nothing. By the kind of any other route, package api refuses requests of web
 //     pages, and, for Write and Lend, requests while the store is frozen.
-//  3. A change of settings (filter, switches, phase, limits of a host) is made as a whole. If any of
-//     its values is invalid, nothing is changed.
+//  3. A change of settings (filter, switches, phase, limits of a host) is made as a whole. If any
+//     of its values is invalid, nothing is changed.
 //  4. Pages neither skip nor repeat items, whatever is written between two requests: the cursor of
 //     a request is the last key of the previous page.
 //  5. Everything that a client can make large has a limit in limits.go.

@@ -116,5 +116,6 @@ func notExcluded(f store.FilterVersion, dids []string) error {
 	if n := len(excluded) - mistakesMax; n > 0 {
 		excluded, more = excluded[:mistakesMax], fmt.Sprintf(" and %d more", n)
 	}
-	return wire.Invalid("the filter excludes %s%s, so no item of the list was changed: PATCH /filter first", strings.Join(excluded, ", "), more)
+	return wire.Invalid("the filter excludes %s%s, so no item of the list was changed: PATCH "+
+		"/filter first", strings.Join(excluded, ", "), more)
 }

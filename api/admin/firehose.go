@@ -93,9 +93,11 @@ func (src *Source) failing() bool { return src.Failures > 0 }
 
 func (src *Source) item() sourceItem {
 	it := sourceItem{
-		URL: src.URL, IsPDS: src.PDS, Persisted: src.Persisted, Direct: src.Direct, Running: src.Running, Failing: src.failing(), ConsecutiveFailures: src.Failures, RetryInSecs: seconds(src.RetryIn),
-		Stats: sourceStats{Cursor: src.Cursor, Seq: src.Seq, Events: src.Events, Bytes: src.Bytes, BadFrames: src.BadFrames,
-			Refused: src.Refused, LastEvent: moment(src.LastEvent), LagSeconds: seconds(src.Lag)},
+		URL: src.URL, IsPDS: src.PDS, Persisted: src.Persisted, Direct: src.Direct, Running: src.Running,
+		Failing: src.failing(), ConsecutiveFailures: src.Failures, RetryInSecs: seconds(src.RetryIn),
+		Stats: sourceStats{Cursor: src.Cursor, Seq: src.Seq, Events: src.Events, Bytes: src.Bytes,
+			BadFrames: src.BadFrames,
+			Refused:   src.Refused, LastEvent: moment(src.LastEvent), LagSeconds: seconds(src.Lag)},
 	}
 	if f := src.LastFailure; !f.At.IsZero() {
 		it.LastFailure = &sourceFailure{At: moment(f.At), Kind: f.Kind, Detail: f.Detail}
@@ -251,7 +253,8 @@ func (s *sources) forget(w http.ResponseWriter, r *http.Request) error {
 }
 
 // staysRemoved is the note for a removed source that an option names.
-const staysRemoved = "an option of the daemon names this source: it stays removed after a restart until POST adds it again"
+const staysRemoved = "an option of the daemon names this source: it stays removed after a " +
+	"restart until POST adds it again"
 
 // drop removes the item that a field of the body names. If an option names the source, the answer
 // has a note.

@@ -95,11 +95,16 @@ type hosts struct {
 func (hs *hosts) item(h *store.Host) hostItem {
 	now := hs.opts.standing(h)
 	it := hostItem{
-		Host: h.Name, State: stateOf(h, now), Accounts: h.Accounts, Queued: h.Queued, InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
-		FailingSince: moment(now.FailingSince), Bytes: h.Bytes + now.Bytes, ReposFetched: h.Repos + now.Repos,
-		FirstSeen: rfc3339(h.FirstSeen), LastSeen: rfc3339(h.LastSeen), Override: pace.Override(h.Limits),
-		Limits: limitsItem{Concurrency: now.Concurrency, ConcurrencyMin: now.Limits.Min, ConcurrencyMax: now.Limits.Max,
-			PerSecond: now.Limits.PerSecond, PerHour: now.Limits.PerHour, PerDay: now.Limits.PerDay, OpensAt: moment(now.Opens),
+		Host: h.Name, State: stateOf(h, now), Accounts: h.Accounts, Queued: h.Queued,
+		InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
+		FailingSince: moment(now.FailingSince), Bytes: h.Bytes + now.Bytes,
+		ReposFetched: h.Repos + now.Repos,
+		FirstSeen:    rfc3339(h.FirstSeen), LastSeen: rfc3339(h.LastSeen),
+		Override: pace.Override(h.Limits),
+		Limits: limitsItem{Concurrency: now.Concurrency, ConcurrencyMin: now.Limits.Min,
+			ConcurrencyMax: now.Limits.Max,
+			PerSecond:      now.Limits.PerSecond, PerHour: now.Limits.PerHour, PerDay: now.Limits.PerDay,
+			OpensAt:   moment(now.Opens),
 			LatencyMs: now.Latency.Milliseconds()},
 	}
 	it.LastError, it.LastErrorAt = h.Error, rfc3339(h.ErrorAt)
@@ -110,13 +115,14 @@ func (hs *hosts) item(h *store.Host) hostItem {
 		it.FailingSince = rfc3339(h.Failing)
 	}
 	for _, q := range now.Told {
-		it.Limits.Told = append(it.Limits.Told, quotaItem{Limit: q.Limit, Remaining: q.Remaining, Reset: q.Reset.UTC().Format(time.RFC3339), Window: int64(q.Window.Seconds())})
+		it.Limits.Told = append(it.Limits.Told, quotaItem{Limit: q.Limit, Remaining: q.Remaining,
+			Reset: q.Reset.UTC().Format(time.RFC3339), Window: int64(q.Window.Seconds())})
 	}
 	return it
 }
 
-// stateOf returns the state of a host. One that failed before the restart of the daemon, and was not
-// asked since, still fails.
+// stateOf returns the state of a host. One that failed before the restart of the daemon, and was
+// not asked since, still fails.
 func stateOf(h *store.Host, now HostStanding) string {
 	if state := now.State(); state != "ok" || h.Failing == 0 || h.Failing <= h.LastSeen {
 		return state
@@ -124,8 +130,8 @@ func stateOf(h *store.Host, now HostStanding) string {
 	return "failing"
 }
 
-// HostStatuses returns a function that returns the status of a host as the protocol names it, by its
-// state and the sources of now.
+// HostStatuses returns a function that returns the status of a host as the protocol names it, by
+// its state and the sources of now.
 func (h *Handlers) HostStatuses() func(*store.Host) atproto.HostStatus {
 	seqs := map[string]int64{}
 	if h.sources.firehose.Sources != nil {
@@ -191,7 +197,8 @@ func (hs *hosts) list(w http.ResponseWriter, r *http.Request) error {
 func hostName(s string) (string, error) {
 	origin, err := identity.ParseOrigin(s)
 	if err != nil {
-		return "", wire.Invalid("host %s: want a name as in pds.example.com, with a port if it has one", wire.Echo(s))
+		return "", wire.Invalid("host %s: want a name as in pds.example.com, with a port if it has one",
+			wire.Echo(s))
 	}
 	return identity.HostOf(origin), nil
 }

@@ -70,7 +70,8 @@ func (i *Ingestion) set(w http.ResponseWriter, r *http.Request) error {
 	for _, name := range slices.Sorted(maps.Keys(body)) {
 		part := switches[name]
 		if part == nil {
-			return wire.Invalid("%s is not a part of ingestion: want %s", wire.Echo(name), strings.Join(slices.Sorted(maps.Keys(switches)), ", "))
+			return wire.Invalid("%s is not a part of ingestion: want %s",
+				wire.Echo(name), strings.Join(slices.Sorted(maps.Keys(switches)), ", "))
 		}
 		text := string(body[name])
 		if text != "true" && text != "false" {

@@ -158,8 +158,8 @@ func (p *paced[T]) get() (T, error) {
 	return value, err
 }
 
-// show handles GET /overview. Its parameters are what the reader has: hour and day, the times of the
-// newest points, and log, the id of the newest line.
+// show handles GET /overview. Its parameters are what the reader has: hour and day, the times of
+// the newest points, and log, the id of the newest line.
 func (o *overview) show(w http.ResponseWriter, r *http.Request) error {
 	q, err := wire.ParseQuery(r)
 	if err != nil {
@@ -173,7 +173,8 @@ func (o *overview) show(w http.ResponseWriter, r *http.Request) error {
 	}
 	now := time.Now()
 	body := overviewBody{Time: moment(now), Started: moment(o.started), Version: o.stats.version,
-		Login: o.token, Subscriptions: o.subscriptions(), Maintenance: o.maintenance.view(), Copies: o.copies.items(),
+		Login: o.token, Subscriptions: o.subscriptions(), Maintenance: o.maintenance.view(),
+		Copies:     o.copies.items(),
 		Conditions: o.conditions.operators(), Charts: map[string]chartItem{},
 		Log: o.lines(since["log"])}
 	if body.Stats, err = o.stats.read(); err != nil {
@@ -251,7 +252,8 @@ func (o *overview) lines(after uint64) []lineItem {
 }
 
 func (o *overview) chart(v chart.View) chartItem {
-	c := chartItem{Step: v.Step.Seconds(), Span: v.Span.Seconds(), Start: float64(v.Start.UnixMilli()) / 1000,
+	c := chartItem{Step: v.Step.Seconds(), Span: v.Span.Seconds(),
+		Start:  float64(v.Start.UnixMilli()) / 1000,
 		Series: map[string]chart.Points{}}
 	for i, s := range o.charts.Series() {
 		c.Series[s.Name] = v.Values[i]
@@ -347,7 +349,8 @@ func (hs *hosts) summary(only func() func(*store.Host) bool) (hostSummary, error
 			}
 			return -1
 		}
-		return cmp.Or(cmp.Compare(b.host.Queued, a.host.Queued), cmp.Compare(b.host.Accounts, a.host.Accounts),
+		return cmp.Or(cmp.Compare(b.host.Queued, a.host.Queued),
+			cmp.Compare(b.host.Accounts, a.host.Accounts),
 			cmp.Compare(a.host.Name, b.host.Name))
 	}
 	var best []ranked

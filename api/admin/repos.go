@@ -100,15 +100,18 @@ func rowFilter(q wire.Query) (func(*store.Repo) bool, error) {
 	var err error
 	if v := q.Text("state"); v != "" {
 		if state, err = store.ParseState(v); err != nil {
-			return nil, wire.Invalid("state %s: want pending, draining, synced, resync, gone or idle", wire.Echo(v))
+			return nil, wire.Invalid("state %s: want pending, draining, synced, resync, gone or idle",
+				wire.Echo(v))
 		}
 	}
 	kind := q.Text("error")
-	if kind != "" && kind != store.RateLimited.String() && kind != store.Transport.String() && kind != store.Generic.String() {
+	if kind != "" && kind != store.RateLimited.String() && kind != store.Transport.String() &&
+		kind != store.Generic.String() {
 		return nil, wire.Invalid("error %s: want ratelimited, transport or generic", wire.Echo(kind))
 	}
 	verified := q.Text("verified")
-	if verified != "" && !slices.ContainsFunc(verifiedLevels[:], func(v store.Verified) bool { return v.String() == verified }) {
+	if verified != "" && !slices.ContainsFunc(verifiedLevels[:],
+		func(v store.Verified) bool { return v.String() == verified }) {
 		return nil, wire.Invalid("verified %s: want full, hashes, ops or formerkey", wire.Echo(verified))
 	}
 	host, err := hostParameter(q)
@@ -119,13 +122,15 @@ func rowFilter(q wire.Query) (func(*store.Repo) bool, error) {
 		return nil, nil
 	}
 	return func(row *store.Repo) bool {
-		return (state == 0 || row.State == state) && (kind == "" || row.Retry.Kind.String() == kind) && (host == "" || identity.HostOf(row.PDS) == host) &&
+		return (state == 0 || row.State == state) && (kind == "" || row.Retry.Kind.String() == kind) &&
+			(host == "" || identity.HostOf(row.PDS) == host) &&
 			(verified == "" || row.Rev != "" && row.Verified.String() == verified)
 	}, nil
 }
 
 // verifiedLevels are the levels of verification of rows.
-var verifiedLevels = [...]store.Verified{store.VerifiedFull, store.VerifiedHashes, store.VerifiedOps, store.VerifiedFormerKey}
+var verifiedLevels = [...]store.Verified{store.VerifiedFull, store.VerifiedHashes,
+	store.VerifiedOps, store.VerifiedFormerKey}
 
 // show handles GET /repos/{did}.
 func (rs *repos) show(w http.ResponseWriter, r *http.Request) error {
@@ -153,12 +158,14 @@ func (rs *repos) item(row *store.Repo) repoItem {
 		DID: row.DID, Status: shownStatus(row), Mark: row.Mark.String(), Reason: rs.reason(row),
 		State: row.State.String(), Tracked: row.Tracked != store.Untracked, Why: row.Tracked.String(),
 		Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: wire.Multibase(row.Key),
-		Records: row.Records, Collections: row.Collections, Shelved: row.Shelved, Lacking: row.Lacks || row.Sweep,
+		Records: row.Records, Collections: row.Collections, Shelved: row.Shelved, Lacking: row.Lacks ||
+			row.Sweep,
 		UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev, Buffered: rs.store.Buffered(row.DID),
 		ResolvedAt: rfc3339(row.Resolved),
 	}
 	if row.Rev != "" {
-		it.Data, it.Head, it.Verified = row.Data.String(), repo.HashCID(row.Commit).String(), row.Verified.String()
+		it.Data, it.Head, it.Verified = row.Data.String(), repo.HashCID(row.Commit).String(),
+			row.Verified.String()
 	}
 	if row.State == store.StatePending {
 		it.Waits = rs.waits(row.Pending.Host)
@@ -170,12 +177,14 @@ func (rs *repos) item(row *store.Repo) repoItem {
 		it.NextLook = rfc3339(row.Retry.Next)
 	}
 	if row.Retry.Kind != store.NoError || row.Retry.Count > 0 {
-		it.Error = &repoError{Kind: row.Retry.Kind.String(), Count: row.Retry.Count, Message: row.Retry.Error, Since: rfc3339(row.Retry.Since)}
+		it.Error = &repoError{Kind: row.Retry.Kind.String(), Count: row.Retry.Count,
+			Message: row.Retry.Error, Since: rfc3339(row.Retry.Since)}
 		if row.State == store.StateResync || row.State == store.StateGone {
 			it.Error.NextRetry = rfc3339(row.Retry.Next)
 		}
 	} else if row.State == store.StateSynced && row.FutureDue != 0 {
-		it.Error = &repoError{Kind: "future", Message: "a commit was dropped: its rev is in the future by the clock of this machine",
+		it.Error = &repoError{Kind: "future",
+			Message:   "a commit was dropped: its rev is in the future by the clock of this machine",
 			NextRetry: rfc3339(row.FutureDue)}
 	}
 	return it

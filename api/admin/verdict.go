@@ -35,7 +35,8 @@ func (o *overview) following() (all []verdict.Source) {
 }
 
 // tracking returns how many repositories are tracked, and whether others can be found. Without
-// signals, mode filter follows what a crawl source lists, but for the sources that mode full implies.
+// signals, mode filter follows what a crawl source lists, but for the sources that mode full
+// implies.
 func (o *overview) tracking() *verdict.Tracking {
 	f, counts := o.stats.store.Filter(), o.stats.store.Counts()
 	t := verdict.Tracking{Repos: counts["repos"] - counts["idle"], Full: f.Full()}

@@ -3,8 +3,9 @@
 // # Purpose
 //
 // Each method of Records is a query of com.atproto, or one of blue.microcosm that answers the same
-// in another form: it takes parameters, and returns a JSON body or a refusal. Where the lexicons leave something open, it answers as the reference PDS does. Methods
-// that look up names do so first, and return the function that computes the answer.
+// in another form: it takes parameters, and returns a JSON body or a refusal. Where the lexicons
+// leave something open, it answers as the reference PDS does. Methods that look up names do so
+// first, and return the function that computes the answer.
 //
 // # Invariants
 //

@@ -19,7 +19,9 @@ type Answer func(context.Context) ([]byte, error)
 
 // OfAccount returns a method whose parameter repo is a handle or a DID. It looks a handle up, and
 // calls answer with the DID that the handle leads to.
-func (r *Records) OfAccount(answer func(wire.Query) ([]byte, error)) func(context.Context, wire.Query) (Answer, error) {
+func (r *Records) OfAccount(
+	answer func(wire.Query) ([]byte, error),
+) func(context.Context, wire.Query) (Answer, error) {
 	return func(ctx context.Context, q wire.Query) (Answer, error) {
 		did, err := r.account(ctx, q, "repo")
 		if err != nil {
@@ -49,7 +51,8 @@ func (r *Records) account(ctx context.Context, q wire.Query, name string) (strin
 		return "", err
 	}
 	if ident.Handle != handle {
-		return "", wire.Refuse("HandleNotFound", "handle %s leads to %s, which does not claim it", handle, did)
+		return "", wire.Refuse("HandleNotFound", "handle %s leads to %s, which does not claim it",
+			handle, did)
 	}
 	return did, nil
 }
@@ -70,7 +73,8 @@ func handleParameter(q wire.Query, name string) (string, error) {
 // didOf returns the DID that a handle leads to, or a refusal.
 func (r *Records) didOf(ctx context.Context, q wire.Query, handle string) (string, error) {
 	if r.names == nil {
-		return "", wire.Invalid("%s is a handle, and handles are not looked up here: give the DID", wire.Echo(handle))
+		return "", wire.Invalid("%s is a handle, and handles are not looked up here: give the DID",
+			wire.Echo(handle))
 	}
 	did, err := r.names.Handle(ctx, q.Client, handle)
 	if errors.Is(err, names.ErrNotFound) {
@@ -95,7 +99,9 @@ func lookupRefusal(err error, name string) error {
 
 // identity returns the identity of a DID, from its row if the store has read the document;
 // otherwise it looks the document up. The error is a refusal, or an error of the store.
-func (r *Records) identity(ctx context.Context, q wire.Query, did string) (identity.Identity, error) {
+func (r *Records) identity(
+	ctx context.Context, q wire.Query, did string,
+) (identity.Identity, error) {
 	row, err := r.store.Repo(did)
 	if err == nil && row.Resolved != 0 {
 		return identity.Identity{DID: did, Handle: row.Handle, Key: row.Key, PDS: row.PDS}, nil
@@ -104,7 +110,8 @@ func (r *Records) identity(ctx context.Context, q wire.Query, did string) (ident
 		return identity.Identity{}, err
 	}
 	if r.names == nil {
-		return identity.Identity{}, wire.Refuse("DidNotFound", "%s is not known here, and nothing is looked up", did)
+		return identity.Identity{},
+			wire.Refuse("DidNotFound", "%s is not known here, and nothing is looked up", did)
 	}
 	ident, err := r.names.Identity(ctx, q.Client, did)
 	switch {
@@ -192,7 +199,9 @@ func (r *Records) ResolveIdentity(ctx context.Context, q wire.Query) (Answer, er
 
 // resolve returns the identity that the parameter identifier names, and its handle: the handle is
 // handle.invalid unless the document claims it, and it leads to the DID.
-func (r *Records) resolve(ctx context.Context, q wire.Query) (ident identity.Identity, handle string, err error) {
+func (r *Records) resolve(
+	ctx context.Context, q wire.Query,
+) (ident identity.Identity, handle string, err error) {
 	asked, err := handleParameter(q, "identifier")
 	if err != nil {
 		return ident, "", err

@@ -24,7 +24,8 @@ func (r *Records) GetRecordByURI(ctx context.Context, q wire.Query) (Answer, err
 	authority, path, _ := strings.Cut(strings.TrimPrefix(text, "at://"), "/")
 	collection, rkey, ok := strings.Cut(path, "/")
 	if !strings.HasPrefix(text, "at://") || !ok || !validPath(collection, rkey) {
-		return nil, wire.Invalid("at_uri %s is not the at-uri of a record: want at://ACCOUNT/COLLECTION/KEY", wire.Echo(text))
+		return nil, wire.Invalid("at_uri %s is not the at-uri of a record: want "+
+			"at://ACCOUNT/COLLECTION/KEY", wire.Echo(text))
 	}
 	q = q.With("repo", authority).With("collection", collection).With("rkey", rkey)
 	answer, err := r.OfAccount(r.GetRecord)(ctx, q)

@@ -39,7 +39,8 @@ func (r *Records) GetRecord(q wire.Query) ([]byte, error) {
 	q.Reflects(row.Rev)
 	rec, err := r.store.Record(&row, collection, rkey)
 	if errors.Is(err, store.ErrNotFound) || err == nil && want.Defined() && want != rec.CID {
-		return nil, wire.Refuse("RecordNotFound", "could not locate record: at://%s/%s/%s", did, collection, rkey)
+		return nil, wire.Refuse("RecordNotFound", "could not locate record: at://%s/%s/%s",
+			did, collection, rkey)
 	}
 	if err != nil {
 		return nil, err
@@ -52,13 +53,15 @@ func (r *Records) GetRecord(q wire.Query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.appendRecord(nil, recordURI(did, collection), &store.Listed{Rkey: []byte(rec.Rkey), CID: rec.CID, Record: rec.Record}), nil
+	return r.appendRecord(nil, recordURI(did, collection),
+		&store.Listed{Rkey: []byte(rec.Rkey), CID: rec.CID, Record: rec.Record}), nil
 }
 
 // version names the records of a repository: any change of them raises the number of the next
 // block, or changes the number of records, the rev, the filter or the copy.
 func version(row *store.Repo) string {
-	return fmt.Sprintf("%s.%x.%x.%x.%x.%x", row.Rev, row.Ordinal, row.NextBlock, row.Records, row.Shelved, row.Filter)
+	return fmt.Sprintf("%s.%x.%x.%x.%x.%x", row.Rev, row.Ordinal, row.NextBlock, row.Records,
+		row.Shelved, row.Filter)
 }
 
 // recordURI begins the URI of each record of a collection.
@@ -108,7 +111,8 @@ func (r *Records) ListRecords(q wire.Query) ([]byte, error) {
 		return nil, err
 	}
 	// Any text is a position among the keys, as on the reference PDS.
-	body, err := r.appendPage(append(q.Buffer.Bytes(), `{"records":[`...), &row, collection, q.Text("cursor"), limit, reverse)
+	body, err := r.appendPage(append(q.Buffer.Bytes(), `{"records":[`...), &row, collection,
+		q.Text("cursor"), limit, reverse)
 	q.Buffer.Keep(body)
 	return body, err
 }

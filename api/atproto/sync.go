@@ -102,7 +102,8 @@ func (r *Records) ListRepos(q wire.Query) ([]byte, error) {
 	page := repoPage{Repos: []repoHead{}}
 	for i := range rows {
 		row := &rows[i]
-		page.Repos = append(page.Repos, repoHead{row.DID, headOf(row), row.Rev, !row.Status.Hidden(), statusWord(row)})
+		page.Repos = append(page.Repos, repoHead{row.DID, headOf(row), row.Rev,
+			!row.Status.Hidden(), statusWord(row)})
 	}
 	if len(rows) > 0 {
 		page.Cursor = strconv.FormatUint(uint64(rows[len(rows)-1].Ordinal), 10)
@@ -123,8 +124,8 @@ type account struct {
 // cursor of listRepos. Several collections mean accounts with records in any of them; without the
 // parameter it lists all accounts. Inactive accounts are left out.
 //
-// Accounts that are hidden are passed in bounded steps, between which others compute, so that a page
-// is empty at the end only.
+// Accounts that are hidden are passed in bounded steps, between which others compute, so that a
+// page is empty at the end only.
 func (r *Records) ListReposByCollection(ctx context.Context, q wire.Query) ([]byte, error) {
 	collections, err := q.Collections(collectionsMax)
 	if err != nil {

@@ -89,8 +89,9 @@ func (b *Backlinks) Enabled() bool { return b.index != nil }
 
 // Disabled returns the refusal of every query without an index.
 func Disabled() error {
-	return wire.Refuse("BacklinksDisabled", "this server keeps no index of links: its operator can have "+
-		"it kept with the option --backlinks")
+	return wire.Refuse("BacklinksDisabled",
+		"this server keeps no index of links: its operator can have "+
+			"it kept with the option --backlinks")
 }
 
 // watermark sets the headers that state how far the index has come (invariant 3).

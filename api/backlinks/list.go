@@ -62,8 +62,11 @@ func (b *Backlinks) links(q wire.Query) (any, error) {
 	return olderRecordPage(page), err
 }
 
-// records returns a page of the records in a scope, of the accounts that a parameter names or of all.
-func (b *Backlinks) records(q wire.Query, s scope, name string, dids []string, reverse bool) (recordPage, error) {
+// records returns a page of the records in a scope, of the accounts that a parameter names or of
+// all.
+func (b *Backlinks) records(
+	q wire.Query, s scope, name string, dids []string, reverse bool,
+) (recordPage, error) {
 	page := recordPage{Records: []record{}}
 	if err := checkDIDs(name, dids); err != nil {
 		return page, err

@@ -18,8 +18,8 @@ type pairPage struct {
 }
 
 // getManyToMany answers blue.microcosm.links.getManyToMany, in the order of getBacklinks, and for
-// each record in its order. The cursor has the arrival of the record that was read last, and 0 if all
-// of its subjects were listed, else one more than the number of those that were.
+// each record in its order. The cursor has the arrival of the record that was read last, and 0 if
+// all of its subjects were listed, else one more than the number of those that were.
 func (b *Backlinks) getManyToMany(q wire.Query) (any, error) {
 	m, err := manyOf(q, "linkDid")
 	if err != nil {

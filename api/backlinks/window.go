@@ -24,9 +24,9 @@ type otherPage struct {
 
 // getManyToManyCounts answers blue.microcosm.links.getManyToManyCounts, in the order of the other
 // subjects. It counts the linking records of a window, which has all of them unless there are very
-// many. The pages of a window are followed by those of the next; a subject that both have comes again,
-// with what the second counted. The cursor has where the window begins, where it ends and where the
-// next begins (0: there is no other), and the last subject of the page.
+// many. The pages of a window are followed by those of the next; a subject that both have comes
+// again, with what the second counted. The cursor has where the window begins, where it ends and
+// where the next begins (0: there is no other), and the last subject of the page.
 func (b *Backlinks) getManyToManyCounts(q wire.Query) (any, error) {
 	m, err := manyOf(q, "did")
 	if err != nil {
@@ -66,8 +66,9 @@ func (w *window) count(index *linkindex.Index) error {
 	next := linkindex.Cursor(w.start)
 	for range w.bounds.rounds {
 		var err error
-		next, err = index.Each(w.many.target, w.many.source, linkindex.Query{DIDs: w.many.dids, After: next,
-			Limit: w.bounds.records, Reverse: true}, w.add)
+		next, err = index.Each(w.many.target, w.many.source,
+			linkindex.Query{DIDs: w.many.dids, After: next,
+				Limit: w.bounds.records, Reverse: true}, w.add)
 		if w.err != nil || err != nil {
 			return errors.Join(w.err, indexError(err))
 		}
@@ -81,8 +82,8 @@ func (w *window) count(index *linkindex.Index) error {
 	return nil
 }
 
-// ends reports whether the limits end the window. One that has an end already is within them, unless
-// records became larger since, or the cursor is made up.
+// ends reports whether the limits end the window. One that has an end already is within them,
+// unless records became larger since, or the cursor is made up.
 func (w *window) ends() bool {
 	slack := 1
 	if w.end != 0 {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Brake slows down clients that guess a secret. It counts the wrong guesses of each client, and those
-// of all together. A client that has made too many has to wait, and delays no other.
+// Brake slows down clients that guess a secret. It counts the wrong guesses of each client, and
+// those of all together. A client that has made too many has to wait, and delays no other.
 type Brake struct {
 	now func() time.Time
 
@@ -19,10 +19,11 @@ type Brake struct {
 	guessers *simplelru.LRU[netip.Prefix, *rate.Limiter] // mu guards; those that guessed wrong last
 }
 
-// The wrong guesses that are allowed. One client may make brakeBurst, and then one in brakeEvery. All
-// clients together may make brakeAllBurst, and then one in brakeAllEvery: it takes ten clients that
-// guess all the time to use that up. brakeClients bounds the clients that are remembered, 10,000 ×
-// about 200 bytes; the guesses of a client that was forgotten still count among those of all.
+// The wrong guesses that are allowed. One client may make brakeBurst, and then one in brakeEvery.
+// All clients together may make brakeAllBurst, and then one in brakeAllEvery: it takes ten clients
+// that guess all the time to use that up. brakeClients bounds the clients that are remembered,
+// 10,000 × about 200 bytes; the guesses of a client that was forgotten still count among those of
+// all.
 const (
 	brakeBurst    = 10
 	brakeEvery    = 10 * time.Second

@@ -105,7 +105,8 @@ type turn struct {
 
 // NewTurns makes a semaphore of that size.
 func NewTurns(size int64) *Turns {
-	return &Turns{all: semaphore.NewWeighted(size), most: max(1, size/4*3), clients: map[netip.Prefix]*turn{}}
+	return &Turns{all: semaphore.NewWeighted(size), most: max(1, size/4*3),
+		clients: map[netip.Prefix]*turn{}}
 }
 
 // Most returns how much one client may hold.

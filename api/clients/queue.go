@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// recent is how long a client that asked before counts as present. Beside a present client, no other
-// client may take all processors.
+// recent is how long a client that asked before counts as present. Beside a present client, no
+// other client may take all processors.
 const recent = time.Second
 
 // stepTime is how long a computation may go on before Yield lets others compute.
 const stepTime = time.Millisecond
 
 // Queue shares processors among clients. A few computations run at a time. The next one is that of
-// the waiting client that has computed the least, by start-time fair queueing (Goyal, Vin and Cheng,
-// 1996). So a client with many requests delays the single request of another by what is running,
-// not by what is waiting.
+// the waiting client that has computed the least, by start-time fair queueing (Goyal, Vin and
+// Cheng, 1996). So a client with many requests delays the single request of another by what is
+// running, not by what is waiting.
 type Queue struct {
 	now   func() time.Time
 	slots int // computations at a time
@@ -51,7 +51,8 @@ type presence struct {
 // NewQueue makes a queue for a number of processors.
 func NewQueue(processors int, now func() time.Time) *Queue {
 	// More computations than processors run at a time, since some wait for the disk.
-	return &Queue{now: now, slots: 4 * processors, most: max(1, processors/2), clients: map[netip.Prefix]*usage{}}
+	return &Queue{now: now, slots: 4 * processors, most: max(1, processors/2),
+		clients: map[netip.Prefix]*usage{}}
 }
 
 // Slot is the right of one request to compute. It is used by one goroutine.
@@ -65,7 +66,9 @@ type slotKey struct{}
 
 // Enter waits until a request of a client may compute. The context that it returns carries the slot
 // for Yield and Pause. The caller calls leave when it has computed.
-func (q *Queue) Enter(ctx context.Context, c netip.Prefix) (slotted context.Context, leave func(), err error) {
+func (q *Queue) Enter(
+	ctx context.Context, c netip.Prefix,
+) (slotted context.Context, leave func(), err error) {
 	s := &Slot{q: q, client: c}
 	if err := s.take(ctx); err != nil {
 		return nil, nil, err

@@ -28,7 +28,8 @@ type Options struct {
 	Store *store.Store
 	// Refused counts records without a JSON form. Required.
 	Refused prometheus.Counter
-	// TimeOrderRepos is how many repositories a list by time merges at most. Default that of the store.
+	// TimeOrderRepos is how many repositories a list by time merges at most. Default that of the
+	// store.
 	TimeOrderRepos int
 }
 
@@ -82,8 +83,8 @@ type dayItem struct {
 	Deleted uint64 `json:"deleted"`
 }
 
-// Show answers GET /collections/{collection}: its total, and what arrived on each of the last days. A
-// collection of which nothing is shown has zeros.
+// Show answers GET /collections/{collection}: its total, and what arrived on each of the last days.
+// A collection of which nothing is shown has zeros.
 func (c *Collections) Show(q wire.Query) ([]byte, error) {
 	collection, err := q.Collection()
 	if err != nil {

@@ -11,9 +11,9 @@
 //  2. A record that exists from the first page to the last is listed exactly once, whatever is
 //     written meanwhile: the cursor is a place in an order that does not change.
 //  3. Only the last page of a list has no cursor. It is empty.
-//  4. The work and the memory of an answer are bounded: by rowsMax and pageBytesMax, and in the order
-//     of time by store.TimeOrderRepos, with which the memory does not grow. Others compute between.
-//     Counts take a row for each total and day.
+//  4. The work and the memory of an answer are bounded: by rowsMax and pageBytesMax, and in the
+//     order of time by store.TimeOrderRepos, with which the memory does not grow. Others compute
+//     between. Counts take a row for each total and day.
 //
 // # Concurrency
 //

@@ -51,7 +51,9 @@ func (c *Collections) Records(ctx context.Context, q wire.Query) ([]byte, error)
 }
 
 // byRepo reads a page in the order of first imports. The cursor is an ordinal and a record key.
-func (c *Collections) byRepo(ctx context.Context, q wire.Query, collection string, p *page) (string, error) {
+func (c *Collections) byRepo(
+	ctx context.Context, q wire.Query, collection string, p *page,
+) (string, error) {
 	for _, name := range [...]string{"reverse", "did"} {
 		if q.Text(name) != "" {
 			return "", wire.Invalid("parameter %s needs order=time", name)
@@ -74,7 +76,9 @@ func (c *Collections) byRepo(ctx context.Context, q wire.Query, collection strin
 }
 
 // byTime reads a page by record key. The cursor is a record key and an ordinal.
-func (c *Collections) byTime(ctx context.Context, q wire.Query, collection string, p *page) (string, error) {
+func (c *Collections) byTime(
+	ctx context.Context, q wire.Query, collection string, p *page,
+) (string, error) {
 	reverse, err := q.Bool("reverse")
 	if err != nil {
 		return "", err
@@ -95,7 +99,8 @@ func (c *Collections) byTime(ctx context.Context, q wire.Query, collection strin
 	}
 	next, ended, err := c.store.RecordsByTime(ctx, o, p.add)
 	if errors.Is(err, store.ErrTooManyRepos) {
-		return "", wire.Refuse("TooManyRepositories", "order=time: %v; name accounts by did, or use order=repo", err)
+		return "", wire.Refuse("TooManyRepositories",
+			"order=time: %v; name accounts by did, or use order=repo", err)
 	}
 	if err != nil || ended && p.n == 0 {
 		return "", err

@@ -21,6 +21,7 @@
 //
 //   - files.go: Files, which serves what is in the directory files
 //   - session.go: Sessions, and their cookie
-//   - files/: index.html and login.html; app.js, which refreshes the page, with its parts format.js,
-//     table.js, charts.js, states.js, panels.js and repos.js; style.css; uPlot 1.6.32 with its licence
+//   - files/: index.html and login.html; app.js, which refreshes the page, with its parts
+//     format.js, table.js, charts.js, states.js, panels.js and repos.js; style.css; uPlot 1.6.32
+//     with its licence
 package dashboard

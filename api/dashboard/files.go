@@ -96,8 +96,8 @@ func (f *Files) Serve(w http.ResponseWriter, r *http.Request, name string) (foun
 	return true
 }
 
-// has reports whether a client has the version of a file already. A proxy that compresses makes a tag
-// weak and so adds W/ (RFC 9110, section 13.1.2).
+// has reports whether a client has the version of a file already. A proxy that compresses makes a
+// tag weak and so adds W/ (RFC 9110, section 13.1.2).
 func has(h http.Header, etag string) bool {
 	for _, line := range h.Values("If-None-Match") {
 		for tag := range strings.SplitSeq(line, ",") {

@@ -55,7 +55,8 @@ func (s *Sessions) End(w http.ResponseWriter, r *http.Request) {
 }
 
 // Has reports whether a request is part of a session, and notes the use of the session. Any page of
-// the host, on any port, may have set a cookie of the same name for a longer path, which comes first.
+// the host, on any port, may have set a cookie of the same name for a longer path, which comes
+// first.
 func (s *Sessions) Has(r *http.Request) bool {
 	all := r.CookiesNamed(cookieName(r))
 	s.mu.Lock()

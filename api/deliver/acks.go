@@ -21,7 +21,8 @@ type acks struct {
 	ids    []uint64 // read, and not settled yet
 }
 
-// add notes the acknowledgement of an event, which settle settles, or settles a gap up to the id to.
+// add notes the acknowledgement of an event, which settle settles, or settles a gap up to the id
+// to.
 func (a *acks) add(id, to uint64) {
 	if to != 0 {
 		a.member.AcknowledgeGap(id, to)

@@ -71,8 +71,8 @@ func (s *subscription) elements() format.Variant {
 	return v
 }
 
-// message returns the frame of a message that is not an event: on a stream with batches, an array of
-// it.
+// message returns the frame of a message that is not an event: on a stream with batches, an array
+// of it.
 func (u *subscriber) message(m []byte) []byte {
 	if u.batch == 0 {
 		return u.format.Append(nil, m)

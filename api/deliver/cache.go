@@ -21,7 +21,8 @@ type Log interface {
 	// most Head+1. With maxEvents 0 it only checks the cursor. If the cursor is outside the log,
 	// the error is store.ErrFutureCursor or store.ErrOutdatedCursor. An error of fn ends the
 	// reading and is returned. Events are valid during the call.
-	ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (next uint64, err error)
+	ReadLog(ctx context.Context, cursor uint64, maxEvents int,
+		fn func(*store.Event) error) (next uint64, err error)
 	// ReadLogSparse is ReadLog without the events that f does not want by their kind or
 	// collection, at a cost in proportion to the others.
 	ReadLogSparse(ctx context.Context, f *filter.Events, cursor uint64, maxEvents int,
@@ -231,7 +232,8 @@ func (p *pages) fill(ctx context.Context, pg *sharedPage, ids int) error {
 }
 
 // readFunc has the contract of Log.ReadLog.
-type readFunc func(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (next uint64, err error)
+type readFunc func(ctx context.Context, cursor uint64, maxEvents int,
+	fn func(*store.Event) error) (next uint64, err error)
 
 // fillBy reads the events of a page by one of the methods of the log.
 func (p *pages) fillBy(ctx context.Context, pg *sharedPage, ids int, read readFunc) error {
@@ -268,7 +270,9 @@ func (p *pages) fillBy(ctx context.Context, pg *sharedPage, ids int, read readFu
 
 // frames returns the frames of some events of a page, and how many events are in them. Large pages
 // are encoded a few at a time, as their JSON can be much larger.
-func (p *pages) frames(ctx context.Context, dst [][]byte, pg *sharedPage, f *format.Format, places []int32, most uint32) (_ [][]byte, events int, err error) {
+func (p *pages) frames(
+	ctx context.Context, dst [][]byte, pg *sharedPage, f *format.Format, places []int32, most uint32,
+) (_ [][]byte, events int, err error) {
 	if pg.page.bytes*blowUp > 2*p.pageBytes {
 		if err := pg.turns.Acquire(ctx, 1); err != nil {
 			return dst, 0, err

@@ -41,7 +41,8 @@ type Options struct {
 	// answers to requests. Required.
 	Refusal func(error) (name, message string)
 
-	// SubscribersMax bounds open streams. Each takes about 20 KiB, and the page that is being sent unless other streams share it. Default 1,000.
+	// SubscribersMax bounds open streams. Each takes about 20 KiB, and the page that is being sent
+	// unless other streams share it. Default 1,000.
 	SubscribersMax int
 	// WriteTimeout is how long a subscriber may leave a page unread. Default 30 s.
 	WriteTimeout time.Duration

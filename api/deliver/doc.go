@@ -14,8 +14,8 @@
 //     effect within a second.
 //  3. An event is encoded at most once per format for all streams that share its page.
 //  4. A change of a filter takes effect exactly at the id that the answer names.
-//  5. A time as the cursor of Jetstream is exact: the stream begins with the first event at or after
-//     it, at the oldest event kept if that is later, or with the next event if all are older.
+//  5. A time as the cursor of Jetstream is exact: the stream begins with the first event at or
+//     after it, at the oldest event kept if that is later, or with the next event if all are older.
 //  6. A snapshot sends every record that its filter wants before the events after its head, each
 //     once over all connections that its tokens resume (store/snapshot.go). Any number of
 //     snapshots leaves three quarters of the readers to the log, and any number of streams that
@@ -24,12 +24,12 @@
 //     never cut off for being behind. A consumer that stops reading is cut off, with the reason.
 //  8. Of the messages that consumers send, one of each client is understood at a time, and the
 //     error about a message is bounded.
-//  9. A durable subscription sends every event that its filter wants until the event is acknowledged
-//     or its account hidden, across connections, restarts and crashes, or says which ids the log
-//     has lost. An event that was acknowledged before the position on disk is not sent again.
-//     An event of an account comes only after all earlier ones have come on the same connection, or
-//     are acknowledged. One with a snapshot sends every current record, which is acknowledged like
-//     an event, before the events after its head.
+//  9. A durable subscription sends every event that its filter wants until the event is
+//     acknowledged or its account hidden, across connections, restarts and crashes, or says which
+//     ids the log has lost. An event that was acknowledged before the position on disk is not sent
+//     again. An event of an account comes only after all earlier ones have come on the same
+//     connection, or are acknowledged. One with a snapshot sends every current record, which is
+//     acknowledged like an event, before the events after its head.
 //  10. A client of tap gets no message that it refuses and, unless it sends one, no close frame. It
 //     is sent no more events ahead than it handles in seconds, so that it reads pongs in time.
 //

@@ -118,9 +118,9 @@ func (f *Feed) heed(ctx context.Context) error {
 
 // Next waits for something to send, and returns from 1 to events messages, in rising order of id.
 // It stops behind the one with which they have bytes bytes. Of an account they are in order over
-// all calls. A gap, or an end, comes alone. What is neither acknowledged nor released comes again after the
-// retry timeout, or with another member. The error is that of ctx, ErrDropped, ErrReplayed or
-// that of the log.
+// all calls. A gap, or an end, comes alone. What is neither acknowledged nor released comes again
+// after the retry timeout, or with another member. The error is that of ctx, ErrDropped,
+// ErrReplayed or that of the log.
 func (f *Feed) Next(ctx context.Context, events, bytes int) ([]Message, error) {
 	for {
 		if err := f.Wait(ctx, events); err != nil {

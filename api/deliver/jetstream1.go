@@ -34,12 +34,14 @@ func (d *Delivery) subscribe1(r *http.Request) (s subscription, err error) {
 	if err != nil {
 		return s, err
 	}
-	s = subscription{protocol: jetstream1, format: format.Jetstream1, most: lenientSize(q.get("maxMessageSizeBytes")),
+	s = subscription{protocol: jetstream1, format: format.Jetstream1,
+		most:  lenientSize(q.get("maxMessageSizeBytes")),
 		waits: q.get("requireHello") == "true"}
 	if s.position, err = q.jetstreamPosition(); err != nil {
 		return s, err
 	}
-	s.filter, err = compileJetstream(filter.EventsConfig{Collections: q["wantedCollections"], DIDs: q["wantedDids"]})
+	s.filter, err = compileJetstream(filter.EventsConfig{Collections: q["wantedCollections"],
+		DIDs: q["wantedDids"]})
 	if err != nil {
 		return s, err
 	}
@@ -47,9 +49,11 @@ func (d *Delivery) subscribe1(r *http.Request) (s subscription, err error) {
 		return s, nil
 	}
 	if d.formats.Jetstream1Zstd == nil {
-		return s, wire.Invalid("compress=true: this server has no dictionary of Jetstream. Its operator enables compression with --jetstream-dictionary FILE")
+		return s, wire.Invalid("compress=true: this server has no dictionary of Jetstream. Its " +
+			"operator enables compression with --jetstream-dictionary FILE")
 	}
-	if strings.Contains(strings.Join(r.Header.Values("Sec-WebSocket-Extensions"), ","), "permessage-deflate") {
+	if strings.Contains(strings.Join(r.Header.Values("Sec-WebSocket-Extensions"), ","),
+		"permessage-deflate") {
 		return s, wire.Invalid("compress=true and permessage-deflate: choose one of them")
 	}
 	s.format = d.formats.Jetstream1Zstd
@@ -116,15 +120,16 @@ func readOptions(kind int, body []byte) (*change, error) {
 			return nil, invalidMessage("options_update: %w", shorter(err))
 		}
 	}
-	f, err := compileJetstream(filter.EventsConfig{Collections: o.WantedCollections, DIDs: o.WantedDIDs})
+	f, err := compileJetstream(filter.EventsConfig{Collections: o.WantedCollections,
+		DIDs: o.WantedDIDs})
 	if err != nil {
 		return nil, invalidMessage("options_update: %w", err)
 	}
 	return &change{filter: f, most: clampSize(o.MaxMessageSizeBytes)}, nil
 }
 
-// shorter names the wrong field only: a close frame has room for a line. Errors of JSON may repeat a
-// whole message.
+// shorter names the wrong field only: a close frame has room for a line. Errors of JSON may repeat
+// a whole message.
 func shorter(err error) error {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {

@@ -34,11 +34,13 @@ func (d *Delivery) subscribe2(r *http.Request) (s subscription, err error) {
 		{"wantedCollections", "collections"}, {"wantedDids", "dids"}, {"requireHello", ""},
 	} {
 		if q.has(old.name) {
-			return s, wire.Invalid("%s is a parameter of /subscribe. Here it is %s", old.name, orNothing(old.now))
+			return s, wire.Invalid("%s is a parameter of /subscribe. Here it is %s",
+				old.name, orNothing(old.now))
 		}
 	}
 	if q.get("compress") == "true" || r.Header.Get("Socket-Encoding") != "" {
-		return s, wire.Invalid("compress=true and Socket-Encoding are of /subscribe. Here it is zstdDictionary, with the id of a dictionary")
+		return s, wire.Invalid("compress=true and Socket-Encoding are of /subscribe. Here it is " +
+			"zstdDictionary, with the id of a dictionary")
 	}
 	s = subscription{protocol: jetstream2}
 	var errs [4]error
@@ -62,7 +64,8 @@ func orNothing(name string) string {
 }
 
 // kinds2 are the kinds of events, as a filter has them. Of kind sync, "", the log has none.
-var kinds2 = map[string]string{"commit": "record", "identity": "identity", "account": "account", "sync": ""}
+var kinds2 = map[string]string{"commit": "record", "identity": "identity",
+	"account": "account", "sync": ""}
 
 // filter2 reads what a consumer wants. Lists are given by repetition.
 func (q params) filter2() (*filter.Events, error) {
@@ -85,7 +88,8 @@ func (q params) filter2() (*filter.Events, error) {
 		}
 	}
 	if len(c.Collections) > 0 && len(q["kinds"]) > 0 && !slices.Contains(c.Kinds, "record") {
-		return nil, wire.Invalid("collections with kinds that lack commit: no event would have a collection")
+		return nil,
+			wire.Invalid("collections with kinds that lack commit: no event would have a collection")
 	}
 	f, err := compileJetstream(c)
 	if err == nil && len(q["kinds"]) > 0 && len(c.Kinds) == 0 {
@@ -102,7 +106,8 @@ func (q params) size2() (uint32, error) {
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {
-		return 0, wire.Invalid("maxMessageSizeBytes %s: want a whole number from 0 to %d", wire.Echo(text), uint32(math.MaxUint32))
+		return 0, wire.Invalid("maxMessageSizeBytes %s: want a whole number from 0 to %d",
+			wire.Echo(text), uint32(math.MaxUint32))
 	}
 	return uint32(n), nil
 }
@@ -115,10 +120,13 @@ func (d *Delivery) format2(q params) (*format.Format, error) {
 	}
 	id, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || id == 0 {
-		return nil, wire.Invalid("zstdDictionary %s: want the id of a dictionary, from 1 to %d", wire.Echo(text), uint32(math.MaxUint32))
+		return nil, wire.Invalid("zstdDictionary %s: want the id of a dictionary, from 1 to %d",
+			wire.Echo(text), uint32(math.MaxUint32))
 	}
 	if uint32(id) != d.formats.DictionaryID {
-		return nil, wire.Refuse("UnknownZstdDictionary", "dictionary %d is unknown: the current one is %d, from getZstdDictionary", id, d.formats.DictionaryID)
+		return nil, wire.Refuse("UnknownZstdDictionary",
+			"dictionary %d is unknown: the current one is %d, from getZstdDictionary",
+			id, d.formats.DictionaryID)
 	}
 	return d.formats.Jetstream2Zstd, nil
 }
@@ -165,7 +173,8 @@ func locate2(ctx context.Context, log Log, s *subscription) error {
 		if err != nil {
 			return err
 		}
-		return wire.Refuse(cursorTooOld, "cursor %d is below the oldest event kept, which is %d", asked.cursor, floor)
+		return wire.Refuse(cursorTooOld, "cursor %d is below the oldest event kept, which is %d",
+			asked.cursor, floor)
 	}
 	floor, err := oldest(ctx, log, 0)
 	if err != nil || s.cursor != floor || floor == 1 && !s.given {
@@ -174,7 +183,8 @@ func locate2(ctx context.Context, log Log, s *subscription) error {
 	// The oldest event is later than the cursor if it is the first one also a microsecond later.
 	after, err := log.FirstSince(int64(min(asked.cursor, math.MaxInt64-1)) + 1)
 	if err == nil && after == floor {
-		s.first = format.Jetstream2Info("OutdatedCursor", fmt.Sprintf("the cursor is before the oldest event kept: the stream begins at seq %d", floor))
+		s.first = format.Jetstream2Info("OutdatedCursor",
+			fmt.Sprintf("the cursor is before the oldest event kept: the stream begins at seq %d", floor))
 	}
 	return err
 }

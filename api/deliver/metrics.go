@@ -7,15 +7,17 @@ type metrics struct {
 	snapshots   prometheus.Gauge
 	events      prometheus.Counter
 	bytes       prometheus.Counter
-	read        prometheus.Counter     // pages
-	shared      prometheus.Counter     // pages
-	ended       *prometheus.CounterVec // reason: peer, message, dropped, replayed, shutdown, slow, cursor, internal
-	refused     prometheus.Counter
+	read        prometheus.Counter // pages
+	shared      prometheus.Counter // pages
+	// reason: peer, message, dropped, replayed, shutdown, slow, cursor, internal
+	ended   *prometheus.CounterVec
+	refused prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, refused prometheus.Counter) (*metrics, error) {
 	pages := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "cistern_api_stream_pages_total", Help: "Pages of events for streams, by source: read from the log, or shared.",
+		Name: "cistern_api_stream_pages_total",
+		Help: "Pages of events for streams, by source: read from the log, or shared.",
 	}, []string{"source"})
 	m := &metrics{
 		refused: refused,
@@ -39,7 +41,8 @@ func newMetrics(reg prometheus.Registerer, refused prometheus.Counter) (*metrics
 				"read), cursor (it is outside the log), internal (see the log).",
 		}, []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.subscribers, m.snapshots, m.events, m.bytes, pages, m.ended} {
+	for _, c := range []prometheus.Collector{m.subscribers, m.snapshots, m.events,
+		m.bytes, pages, m.ended} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

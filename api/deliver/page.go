@@ -115,7 +115,9 @@ func (p *page) pick(dst []int32, f *filter.Events) []int32 {
 // frames appends to dst the frames of the events at some indexes whose messages have at most most
 // bytes (0: any number). The memory of the frames does not change later. events is the number of
 // events in the frames, and made counts what this call encoded.
-func (p *page) frames(dst [][]byte, f *format.Format, places []int32, most uint32) (_ [][]byte, events int, made made) {
+func (p *page) frames(
+	dst [][]byte, f *format.Format, places []int32, most uint32,
+) (_ [][]byte, events int, made made) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.encoding(f)
@@ -186,7 +188,8 @@ func (p *page) encoding(f *format.Format) *encoding {
 			return e
 		}
 	}
-	e := &encoding{format: f, encoder: f.NewEncoder(), frames: make([]span, len(p.events)), left: len(p.events)}
+	e := &encoding{format: f, encoder: f.NewEncoder(), frames: make([]span, len(p.events)),
+		left: len(p.events)}
 	p.encodings = append(p.encodings, e)
 	return e
 }

@@ -15,8 +15,8 @@ import (
 // window of the subscription as the events of the log do; the records are read when they are sent.
 // All subscriptions together are one client of the readers of snapshots.
 
-// pickRecords makes the next records outstanding that there is room for, or the end of the snapshot.
-// The turn is the member's. moved is false if nothing has changed.
+// pickRecords makes the next records outstanding that there is room for, or the end of the
+// snapshot. The turn is the member's. moved is false if nothing has changed.
 func (f *Feed) pickRecords(ctx context.Context, r durable.Reading) (moved bool, err error) {
 	switch {
 	case r.Ended:

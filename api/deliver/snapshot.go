@@ -24,7 +24,8 @@ type Records interface {
 	// store.ErrOutdatedCursor if the log has lost events after the head of the pass. What fn gets
 	// is valid during the call.
 	ReadRecords(ctx context.Context, p *store.Pass, at store.RecordPosition, rowsMax int,
-		fn func(*store.Event, store.RecordPosition) bool) (next store.RecordPosition, ended bool, err error)
+		fn func(*store.Event, store.RecordPosition) bool) (next store.RecordPosition, ended bool,
+		err error)
 	// ReadCurrent calls fn for each named record that is shown, with the place of its name, until fn
 	// returns false. On return it is durable that the other named records are gone. Events are valid
 	// during the call of fn.
@@ -76,7 +77,8 @@ func (d *Delivery) resumption(q params, s subscription) (subscription, error) {
 		}
 	}
 	if !durable.WantsSnapshot(s.filter) {
-		return s, wire.Invalid("the filter leaves out all records of a snapshot, which are creates that are not live: change kinds, actions or live")
+		return s, wire.Invalid("the filter leaves out all records of a snapshot, which are creates " +
+			"that are not live: change kinds, actions or live")
 	}
 	s.snapshot = &wanted
 	return s, nil
@@ -126,7 +128,9 @@ func snapshotEnd(epoch string, head uint64) []byte {
 }
 
 // sendRecords sends one page of a pass.
-func (u *subscriber) sendRecords(ctx context.Context, pass *store.Pass, at store.RecordPosition) (next store.RecordPosition, ended bool, err error) {
+func (u *subscriber) sendRecords(
+	ctx context.Context, pass *store.Pass, at store.RecordPosition,
+) (next store.RecordPosition, ended bool, err error) {
 	s := scratches.Get().(*scratch)
 	defer s.release()
 	n := 0
@@ -144,7 +148,9 @@ func (u *subscriber) sendRecords(ctx context.Context, pass *store.Pass, at store
 // loadRecords puts the frames of one page of a pass into s, and returns their number. They are
 // encoded while they are read: no other stream is at the same place. Snapshots have a share of the
 // readers only, so that any number of them leaves the log to the others.
-func (u *subscriber) loadRecords(ctx context.Context, pass *store.Pass, at store.RecordPosition, s *scratch) (next store.RecordPosition, ended bool, n int, err error) {
+func (u *subscriber) loadRecords(
+	ctx context.Context, pass *store.Pass, at store.RecordPosition, s *scratch,
+) (next store.RecordPosition, ended bool, n int, err error) {
 	done, err := u.readSnapshot(ctx, u.client)
 	if err != nil {
 		return at, false, 0, err
@@ -153,15 +159,16 @@ func (u *subscriber) loadRecords(ctx context.Context, pass *store.Pass, at store
 	e := u.formats.Records(u.Delivery.epoch, pass, u.elements())
 	read := 0
 	s.bytes, s.frames = s.bytes[:0], s.frames[:0]
-	next, ended, err = u.records.ReadRecords(ctx, pass, at, u.pages.pageIDs, func(ev *store.Event, at store.RecordPosition) bool {
-		var result format.Result
-		if s.bytes, result = e.Append(s.bytes, ev, at); result == format.Unrepresentable {
-			u.metrics.refused.Inc()
-		}
-		n++
-		read += eventBytes + len(ev.Record)
-		return read < u.pages.pageBytes && len(s.bytes) < 2*u.pages.pageBytes
-	})
+	next, ended, err = u.records.ReadRecords(ctx, pass, at, u.pages.pageIDs,
+		func(ev *store.Event, at store.RecordPosition) bool {
+			var result format.Result
+			if s.bytes, result = e.Append(s.bytes, ev, at); result == format.Unrepresentable {
+				u.metrics.refused.Inc()
+			}
+			n++
+			read += eventBytes + len(ev.Record)
+			return read < u.pages.pageBytes && len(s.bytes) < 2*u.pages.pageBytes
+		})
 	if n > 0 {
 		s.frames = append(s.frames, s.bytes)
 	}

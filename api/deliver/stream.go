@@ -96,7 +96,8 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 	client := clients.Of(r.RemoteAddr)
 	if !d.places.Take(client) {
 		if !d.places.Full() {
-			return wire.Refuse("RateLimitExceeded", "your address has as many of the %d streams as one client may have", d.max)
+			return wire.Refuse("RateLimitExceeded",
+				"your address has as many of the %d streams as one client may have", d.max)
 		}
 		return wire.Refuse("Unavailable", "all %d places for subscribers are taken", d.max)
 	}
@@ -210,7 +211,8 @@ func (q params) position() (p position, err error) {
 		return p, nil
 	}
 	if p.cursor, err = strconv.ParseUint(cursor, 10, 64); err != nil {
-		return p, wire.Invalid("cursor %s: want a whole number from 0 to %d", wire.Echo(cursor), uint64(math.MaxUint64))
+		return p, wire.Invalid("cursor %s: want a whole number from 0 to %d",
+			wire.Echo(cursor), uint64(math.MaxUint64))
 	}
 	return p, nil
 }

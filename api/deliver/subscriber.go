@@ -195,7 +195,8 @@ func (u *subscriber) begin(ctx context.Context) error {
 		if u.variant.Tokens {
 			again = "begin a new snapshot"
 		}
-		return wire.Refuse("OutdatedCursor", "the cursor is of epoch %s and this log of epoch %s: the store was created anew, so %s",
+		return wire.Refuse("OutdatedCursor",
+			"the cursor is of epoch %s and this log of epoch %s: the store was created anew, so %s",
 			wire.Echo(u.subscription.epoch), u.Delivery.epoch, again)
 	}
 	pings := time.NewTicker(pingEvery)
@@ -320,7 +321,9 @@ func (u *subscriber) flush(ctx context.Context, s *scratch, events int) error {
 }
 
 // load puts the frames to send of the page at cursor into s.
-func (u *subscriber) load(ctx context.Context, cursor uint64, s *scratch) (next uint64, events int, err error) {
+func (u *subscriber) load(
+	ctx context.Context, cursor uint64, s *scratch,
+) (next uint64, events int, err error) {
 	pg, err := u.pages.wanted(ctx, cursor, u.filter)
 	if err != nil {
 		return 0, 0, err
@@ -332,7 +335,9 @@ func (u *subscriber) load(ctx context.Context, cursor uint64, s *scratch) (next 
 
 // take has load put frames into s, and reserves the bytes of a long page. Without room it drops the
 // page and loads it again once there is, so that waiting costs no memory.
-func (u *subscriber) take(ctx context.Context, s *scratch, load func() error) (held int64, err error) {
+func (u *subscriber) take(
+	ctx context.Context, s *scratch, load func() error,
+) (held int64, err error) {
 	for {
 		if err := load(); err != nil {
 			return held, err
@@ -372,7 +377,10 @@ func (u *subscriber) long(frames [][]byte) int64 {
 
 // attend answers pings and changes, and sends pings, until the log has more, or the stream need not
 // wait any more.
-func (u *subscriber) attend(ctx context.Context, cursor uint64, more <-chan struct{}, pings <-chan time.Time, changes <-chan *change) error {
+func (u *subscriber) attend(
+	ctx context.Context, cursor uint64, more <-chan struct{}, pings <-chan time.Time,
+	changes <-chan *change,
+) error {
 	for {
 		var answer []byte
 		select {
@@ -435,7 +443,8 @@ func (u *subscriber) farewell(err error) {
 	deadline := time.Now().Add(farewellTimeout)
 	silent := u.protocol.breaksOff && !errors.Is(err, errClosed)
 	if !silent && u.conn.SetWriteDeadline(deadline) == nil {
-		if _, err := u.conn.Write(append(u.cut[:len(u.cut):len(u.cut)], frames...)); err == nil && reason != "peer" {
+		if _, err := u.conn.Write(append(u.cut[:len(u.cut):len(u.cut)], frames...)); err == nil &&
+			reason != "peer" {
 			u.leave(deadline)
 			return
 		}

@@ -38,7 +38,8 @@ func parseUpdate(body []byte) (*filter.Events, error) {
 	if m.Type != "update" {
 		return nil, invalidMessage("its type is %.40q, not update", m.Type)
 	}
-	c := filter.EventsConfig{Collections: m.Collections, DIDs: m.DIDs, Kinds: m.Kinds, Actions: m.Actions}
+	c := filter.EventsConfig{Collections: m.Collections, DIDs: m.DIDs,
+		Kinds: m.Kinds, Actions: m.Actions}
 	if m.Live != nil {
 		c.Live = strconv.FormatBool(*m.Live)
 	}

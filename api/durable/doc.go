@@ -22,8 +22,8 @@
 //     it is stalled: it has acknowledged nothing for a retry timeout while it held events. No event
 //     is added while the account of an outstanding one is unknown.
 //  7. A record of a snapshot that did not change since its head becomes outstanding once. The end
-//     follows when all records are settled, and the log when the end is. No number of a record or of
-//     an end is the id of an event, and none is given twice.
+//     follows when all records are settled, and the log when the end is. No number of a record or
+//     of an end is the id of an event, and none is given twice.
 //
 // # Concurrency
 //

@@ -207,8 +207,8 @@ func (m *Member) Acknowledge(ids ...uint64) (left int) {
 	return m.member.held - len(m.member.queue)
 }
 
-// AcknowledgeGap settles a gap that the consumer has acknowledged by its first and last id. One that
-// is not outstanding is ignored. It is durable with the next Save.
+// AcknowledgeGap settles a gap that the consumer has acknowledged by its first and last id. One
+// that is not outstanding is ignored. It is durable with the next Save.
 func (m *Member) AcknowledgeGap(from, to uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -303,8 +303,8 @@ func (r *Registry) begin(
 }
 
 // Replay has a subscription go on at another place of the log, back or forward, or with a snapshot.
-// What is outstanding is dropped, and its connections end. It is durable on return. The error is a refusal if no
-// subscription has the name, or that of the log if the place is outside it.
+// What is outstanding is dropped, and its connections end. It is durable on return. The error is a
+// refusal if no subscription has the name, or that of the log if the place is outside it.
 func (r *Registry) Replay(ctx context.Context, name string, at Start) (st Status, err error) {
 	r.changing.Lock()
 	defer r.changing.Unlock()

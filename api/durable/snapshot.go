@@ -130,9 +130,9 @@ func (m *Member) Reading() (r Reading, ok bool) {
 	return Reading{m.pass, at.at, m.window.room(), at.read}, true
 }
 
-// Reserve makes sure that numbers of records can be given: a crash must not make a subscription give
-// one again. It waits while the store is frozen. The caller has a turn. The error is one of the
-// store, or of ctx.
+// Reserve makes sure that numbers of records can be given: a crash must not make a subscription
+// give one again. It waits while the store is frozen. The caller has a turn. The error is one of
+// the store, or of ctx.
 func (m *Member) Reserve(ctx context.Context) error {
 	for ctx.Err() == nil {
 		m.mu.Lock()
@@ -155,10 +155,10 @@ func (m *Member) Reserve(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// AddRecords makes records outstanding that the filter wants, in the order of the pass, each for one
-// of the connections. They are no more than there was room for. The pass goes on at a
-// position, unless it has ended. What is added is sent until it is settled. The caller has a turn,
-// has called Reserve, and no event is unknown.
+// AddRecords makes records outstanding that the filter wants, in the order of the pass, each for
+// one of the connections. They are no more than there was room for. The pass goes on at a position,
+// unless it has ended. What is added is sent until it is settled. The caller has a turn, has called
+// Reserve, and no event is unknown.
 func (m *Member) AddRecords(
 	now time.Time, records []store.RecordName, at store.RecordPosition, ended bool,
 ) {

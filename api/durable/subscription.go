@@ -186,9 +186,9 @@ func (s *Subscription) drop() error {
 }
 
 // replay writes a position without outstanding events, for the Subscription that takes the place of
-// this one. It is durable on return, and nothing of this one is written any more: an acknowledgement
-// that is on its way is not one of an event that is sent again. The state of the webhook stays, and
-// is returned, with the position that was written: numbers go on.
+// this one. It is durable on return, and nothing of this one is written any more: an
+// acknowledgement that is on its way is not one of an event that is sent again. The state of the
+// webhook stays, and is returned, with the position that was written: numbers go on.
 func (s *Subscription) replay(p store.SubscriptionPosition) (
 	_ store.SubscriptionPosition, st store.WebhookState, err error,
 ) {

@@ -52,7 +52,8 @@ func LeftOut(err error) string {
 }
 
 // sendArchive sends an archive of the repositories of a reading.
-func (e *Records) sendArchive(ctx context.Context, s *stream, out io.Writer, client netip.Prefix, asked request,
+func (e *Records) sendArchive(
+	ctx context.Context, s *stream, out io.Writer, client netip.Prefix, asked request,
 	reading *dump.Reading,
 ) error {
 	a := &archive{e: e, client: client, reading: reading, stream: s, tar: tar.NewWriter(out),
@@ -127,8 +128,8 @@ func (a *archive) part(ctx context.Context) error {
 	return a.putPart(ctx, page[0].Number, lines)
 }
 
-// putPart sends a part of the manifest, and behind it what is needed to go on. Its name has the number
-// of its first repository, so that an archive that goes on has other names.
+// putPart sends a part of the manifest, and behind it what is needed to go on. Its name has the
+// number of its first repository, so that an archive that goes on has other names.
 func (a *archive) putPart(ctx context.Context, number uint64, lines []manifest.Line) error {
 	if err := a.e.store.Settled(ctx); err != nil {
 		return err
@@ -144,7 +145,8 @@ func (a *archive) putPart(ctx context.Context, number uint64, lines []manifest.L
 	if a.reading.Ended() {
 		return nil
 	}
-	return a.putJSON(ctx, resumptionName, resumption{a.reading.Token(), a.reading.Epoch(), a.reading.Head()})
+	return a.putJSON(ctx, resumptionName,
+		resumption{a.reading.Token(), a.reading.Epoch(), a.reading.Head()})
 }
 
 func (a *archive) putJSON(ctx context.Context, name string, value any) error {
@@ -172,9 +174,9 @@ func (a *archive) begin(name string, size int64) error {
 		ModTime: a.all.Begun})
 }
 
-// repository sends the CAR of a repository, or says in its line why it has none. A tar archive has the
-// size of a file before its bytes. So a CAR is made before it is sent: a small one is held, and its
-// view is closed; a large one is made again.
+// repository sends the CAR of a repository, or says in its line why it has none. A tar archive has
+// the size of a file before its bytes. So a CAR is made before it is sent: a small one is held, and
+// its view is closed; a large one is made again.
 func (a *archive) repository(ctx context.Context, did string) (l manifest.Line, err error) {
 	v, err := a.e.store.ViewRepo(did)
 	if errors.Is(err, store.ErrNotFound) {

@@ -45,8 +45,9 @@ func (c *outlines) get(of treeOf) (*outline, bool) {
 	return c.last.Get(of)
 }
 
-// join returns the outline of a tree, or what is closed when the pass over its rows ends that another
-// caller makes. It returns neither if the caller is to make the pass, and then to call leave.
+// join returns the outline of a tree, or what is closed when the pass over its rows ends that
+// another caller makes. It returns neither if the caller is to make the pass, and then to call
+// leave.
 func (c *outlines) join(of treeOf) (o *outline, pass <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -3,8 +3,9 @@
 // # Purpose
 //
 // The store has records, not trees. This package rebuilds the tree of a repository from its ordered
-// record rows, in bounded memory, and sends the part that a client asks for. It also sends records of
-// many repositories as one file, which package dump writes, and many repositories as one archive of CARs.
+// record rows, in bounded memory, and sends the part that a client asks for. It also sends records
+// of many repositories as one file, which package dump writes, and many repositories as one archive
+// of CARs.
 //
 // # Invariants
 //
@@ -21,13 +22,14 @@
 //  6. A copy that does not agree with its commit is put into the queue once for each rev.
 //  7. An export ends: its client has readTimeMax at most. It breaks off at the next piece once its
 //     account is hidden or wiped.
-//  8. A file of many records, and an archive between its large CARs, holds neither a view of the store nor a processor while its client
-//     reads. What ends early has no end that a client could take for one.
+//  8. A file of many records, and an archive between its large CARs, holds neither a view of the
+//     store nor a processor while its client reads. What ends early has no end that a client could
+//     take for one.
 //
 // # Concurrency
 //
-// Exports, Records and Exporter may be used by any goroutine. An Export and a store.RepoView belong to one
-// goroutine at a time.
+// Exports, Records and Exporter may be used by any goroutine. An Export and a store.RepoView belong
+// to one goroutine at a time.
 //
 // # Files
 //

@@ -104,8 +104,8 @@ func (e *Exporter) Open(ctx context.Context, v *store.RepoView, part Part) (*Exp
 	return &Export{e: e, view: v, part: part, tree: tree}, nil
 }
 
-// tree returns the outline of a repository whose rows are whole. Requests for one tree share the pass
-// over its rows: after each commit of a large repository, many may come at once.
+// tree returns the outline of a repository whose rows are whole. Requests for one tree share the
+// pass over its rows: after each commit of a large repository, many may come at once.
 func (e *Exporter) tree(ctx context.Context, v *store.RepoView) (*outline, error) {
 	r := v.Repo()
 	for {

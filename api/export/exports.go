@@ -130,25 +130,27 @@ func (e *Exports) GetBlocks(w http.ResponseWriter, r *http.Request) error {
 			return wire.Invalid("cid %s is not the CID of a block of a repository", wire.Echo(text))
 		}
 	}
-	return e.send(w, r, q.Client, did, repoWeight, func(ctx context.Context, v *store.RepoView) (car, error) {
-		b, err := e.exporter.Find(ctx, v, want)
-		if err != nil {
-			return nil, err
-		}
-		return func(s *stream) error { return b.Write(ctx, s) }, nil
-	})
+	return e.send(w, r, q.Client, did, repoWeight,
+		func(ctx context.Context, v *store.RepoView) (car, error) {
+			b, err := e.exporter.Find(ctx, v, want)
+			if err != nil {
+				return nil, err
+			}
+			return func(s *stream) error { return b.Write(ctx, s) }, nil
+		})
 }
 
 // sendPart sends a part of a repository.
 func (e *Exports) sendPart(w http.ResponseWriter, r *http.Request, client netip.Prefix, did string,
 	weight int64, part Part, since string) error {
-	return e.send(w, r, client, did, weight, func(ctx context.Context, v *store.RepoView) (car, error) {
-		x, err := e.exporter.Open(ctx, v, part)
-		if err != nil {
-			return nil, err
-		}
-		return func(s *stream) error { return x.Write(ctx, s, since) }, nil
-	})
+	return e.send(w, r, client, did, weight,
+		func(ctx context.Context, v *store.RepoView) (car, error) {
+			x, err := e.exporter.Open(ctx, v, part)
+			if err != nil {
+				return nil, err
+			}
+			return func(s *stream) error { return x.Write(ctx, s, since) }, nil
+		})
 }
 
 // car writes a CAR.

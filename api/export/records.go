@@ -16,8 +16,8 @@ import (
 	"cistern/store"
 )
 
-// Records answers GET /export with all current records that a filter wants, as one file, or with whole
-// repositories as an archive of CARs.
+// Records answers GET /export with all current records that a filter wants, as one file, or with
+// whole repositories as an archive of CARs.
 type Records struct {
 	store    *store.Store
 	exporter *Exporter
@@ -28,7 +28,8 @@ type Records struct {
 // NewRecords answers from the store, and with the processors, of others.
 func NewRecords(e *Exports) (*Records, error) {
 	x, err := e.exporter.uncached()
-	return &Records{store: e.store, exporter: x, turns: clients.NewTurns(filesMax), queue: e.queue}, err
+	return &Records{store: e.store, exporter: x, turns: clients.NewTurns(filesMax), queue: e.queue},
+		err
 }
 
 // request is what a client asks for.
@@ -79,7 +80,8 @@ func (e *Records) Get(w http.ResponseWriter, r *http.Request) error {
 }
 
 // send sends a file.
-func (e *Records) send(w http.ResponseWriter, r *http.Request, client netip.Prefix, asked request,
+func (e *Records) send(
+	w http.ResponseWriter, r *http.Request, client netip.Prefix, asked request,
 	reading *dump.Reading,
 ) error {
 	s := newStream(r.Context(), w, func() error { return nil }) // each page has what is shown then
@@ -102,9 +104,10 @@ func (e *Records) send(w http.ResponseWriter, r *http.Request, client netip.Pref
 	return err
 }
 
-// sendRecords sends a file of records. Each page leaves the queue of the processors when it is read,
-// and again when it is written.
-func (e *Records) sendRecords(all context.Context, s *stream, out io.Writer, client netip.Prefix, asked request,
+// sendRecords sends a file of records. Each page leaves the queue of the processors when it is
+// read, and again when it is written.
+func (e *Records) sendRecords(
+	all context.Context, s *stream, out io.Writer, client netip.Prefix, asked request,
 	reading *dump.Reading,
 ) error {
 	asked.options.Compute = func(ctx context.Context, reads bool) (func(), error) {
@@ -122,11 +125,12 @@ func (e *Records) sendRecords(all context.Context, s *stream, out io.Writer, cli
 	return err
 }
 
-// shown returns the error with which an archive breaks off because a copy may not be shown any more,
-// nil if it may.
+// shown returns the error with which an archive breaks off because a copy may not be shown any
+// more, nil if it may.
 func (e *Records) shown(was *store.Repo) error {
 	if err := shown(e.store, was); err != nil {
-		return wire.Refuse("Unavailable", "a repository has changed while it was sent: go on from the last token")
+		return wire.Refuse("Unavailable",
+			"a repository has changed while it was sent: go on from the last token")
 	}
 	return nil
 }
@@ -175,7 +179,8 @@ func parseRequest(q wire.Query, h http.Header) (a request, err error) {
 		return a, wire.Invalid("include %s: want cbor", wire.Echo(include))
 	}
 	if a.cars && (a.options.CBOR || len(a.filter.Ranges()) > 0) {
-		return a, wire.Invalid("format car has whole repositories: it takes neither collections nor include")
+		return a,
+			wire.Invalid("format car has whole repositories: it takes neither collections nor include")
 	}
 	if a.options.Tokens, err = q.Bool("tokens"); err != nil {
 		return a, err

@@ -47,8 +47,8 @@ func (s *stream) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// holdView has the stream treat what is written until the returned function is called as read from a
-// view that is open so long, of an account that is shown while shown returns nil.
+// holdView has the stream treat what is written until the returned function is called as read from
+// a view that is open so long, of an account that is shown while shown returns nil.
 func (s *stream) holdView(shown func() error) (done func()) {
 	was := *s
 	s.views, s.shown, s.start, s.before = true, shown, time.Now(), s.sent

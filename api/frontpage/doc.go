@@ -7,8 +7,8 @@
 //
 // # Invariants
 //
-//  1. The page has nothing but what the routes of the public listener answer too: no errors, limits,
-//     sources or subscriptions.
+//  1. The page has nothing but what the routes of the public listener answer too: no errors,
+//     limits, sources or subscriptions.
 //  2. The page loads nothing from elsewhere, and runs no script or style but the files of this
 //     package (dashboard.Head sets the policy). Without its script it lacks live events only.
 //  3. Everything that comes from outside (the header Host, names of accounts and collections) is

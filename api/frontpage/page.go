@@ -65,8 +65,9 @@ func New() (*Page, error) {
 const liveBefore = 10
 
 // placeholders stand in examples if the store has no record to name.
-var placeholders = openapi.Values{DID: "DID", Handle: "HANDLE", Host: "HOST", Collection: "COLLECTION",
-	Rkey: "KEY", CID: "CID"}
+var placeholders = openapi.Values{DID: "DID", Handle: "HANDLE", Host: "HOST",
+	Collection: "COLLECTION",
+	Rkey:       "KEY", CID: "CID"}
 
 // Render returns the page as HTML. Equal facts give equal bytes.
 func (p *Page) Render(f Facts) ([]byte, error) {
@@ -90,8 +91,8 @@ func (p *Page) Render(f Facts) ([]byte, error) {
 var host = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?$`)
 
 // Base returns scheme and host of a request. X-Forwarded-Proto is not trusted: behind a proxy that
-// speaks TLS the scheme is http, and the script of the page mends it. A header Host that no host can
-// have, such as one with a quote, becomes HOST.
+// speaks TLS the scheme is http, and the script of the page mends it. A header Host that no host
+// can have, such as one with a quote, becomes HOST.
 func Base(r *http.Request) string {
 	scheme, name := "http://", r.Host
 	if r.TLS != nil {

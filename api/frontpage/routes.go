@@ -31,11 +31,13 @@ var sections = []struct {
 	open     bool
 	begins   []string
 }{
-	{"Records", "records", true, []string{"/xrpc/com.atproto.repo.", "/xrpc/blue.microcosm.repo.", "/xrpc/com.bad-example.repo."}},
+	{"Records", "records", true, []string{"/xrpc/com.atproto.repo.", "/xrpc/blue.microcosm.repo.",
+		"/xrpc/com.bad-example.repo."}},
 	{"Streams", "streams", true, []string{"/stream", "/subscribe", "/xrpc/network.bsky.jetstream."}},
 	{"Repositories, proofs and hosts", "repositories", true, []string{"/xrpc/com.atproto.sync."}},
 	{"Collections and exports", "collections", true, []string{"/collections", "/counts", "/export"}},
-	{"Identities", "identities", true, []string{"/xrpc/com.atproto.identity.", "/xrpc/blue.microcosm.identity.", "/xrpc/com.bad-example.identity."}},
+	{"Identities", "identities", true, []string{"/xrpc/com.atproto.identity.",
+		"/xrpc/blue.microcosm.identity.", "/xrpc/com.bad-example.identity."}},
 	{"Links", "links", false, []string{"/links", "/xrpc/blue.microcosm.links."}},
 	{"Server", "server", true, []string{"/"}},
 }

@@ -13,8 +13,8 @@
 //     each site (the last two labels of a name) and in all; so is their number at a time, for each
 //     client and in all (limits.go).
 //  2. Names that the public network cannot have are not looked up: reserved and private top-level
-//     domains, and names without a dot, also if a redirect or a did:web leads to them. Search domains
-//     of the machine are not tried for handles.
+//     domains, and names without a dot, also if a redirect or a did:web leads to them. Search
+//     domains of the machine are not tried for handles.
 //  3. Unless AllowPrivate is set, connections reach only public addresses, and only port 443, also
 //     after a redirect.
 //  4. Bodies, redirects and times of requests are bounded, and so is the cache.

@@ -37,7 +37,9 @@ func newLookup(o Options) *lookup {
 
 // rooted makes a dial function look names up as they are: without the final dot, a resolver also
 // tries them below the search domains of this machine (invariant 2).
-func rooted(dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+func rooted(
+	dial func(context.Context, string, string) (net.Conn, error),
+) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(address)
 		if err != nil {

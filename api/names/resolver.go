@@ -136,7 +136,9 @@ func (r *Resolver) Handle(ctx context.Context, client netip.Prefix, handle strin
 
 // Identity returns what the document of a DID says. Errors are those of identity.Directory, and
 // ErrLimited.
-func (r *Resolver) Identity(ctx context.Context, client netip.Prefix, did string) (identity.Identity, error) {
+func (r *Resolver) Identity(
+	ctx context.Context, client netip.Prefix, did string,
+) (identity.Identity, error) {
 	if ident, ok := r.directory.Cached(did); ok {
 		return ident, nil
 	}
@@ -161,7 +163,9 @@ func (r *Resolver) Identity(ctx context.Context, client netip.Prefix, did string
 }
 
 // admit waits until a client may look up a name (invariant 1). The error is ErrLimited.
-func (r *Resolver) admit(ctx context.Context, client netip.Prefix, name string) (release func(), err error) {
+func (r *Resolver) admit(
+	ctx context.Context, client netip.Prefix, name string,
+) (release func(), err error) {
 	now := r.now()
 	switch {
 	case !r.clients.allow(client, now):

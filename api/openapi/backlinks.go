@@ -21,12 +21,15 @@ func backlinks() []Route {
 	record := []Field{text("did"), text("collection"), text("rkey")}
 	total, next := integer("total"), optional(text("cursor"))
 	with := func(some []Parameter, more ...Parameter) []Parameter { return append(more, some...) }
-	older := []Parameter{{Name: "target", Required: true, Example: at, Format: "uri", Summary: subject.Summary},
+	older := []Parameter{{Name: "target", Required: true, Example: at,
+		Format: "uri", Summary: subject.Summary},
 		{Name: "collection", Required: true, Example: "app.bsky.feed.like", Format: "nsid",
 			Summary: "The collection of the linking records."},
-		{Name: "path", Required: true, Example: ".subject.uri", Summary: "The path in them, with its first dot."}}
+		{Name: "path", Required: true, Example: ".subject.uri",
+			Summary: "The path in them, with its first dot."}}
 	routes := []Route{
-		{Path: path + "getBacklinks", Summary: "The records that link to a subject, the newest link first.",
+		{Path: path + "getBacklinks",
+			Summary: "The records that link to a subject, the newest link first.",
 			Parameters: with(page, subject, source, dids("did"), Parameter{Name: "reverse",
 				Summary: "The oldest link first.", Values: []string{"true", "false"}, Example: "true"}),
 			Fields: []Field{total, list("records", record...), next}},
@@ -34,10 +37,12 @@ func backlinks() []Route {
 			Parameters: []Parameter{subject, source}, Fields: []Field{total}},
 		{Path: path + "getBacklinkDids", Summary: "The accounts whose records link to a subject.",
 			Parameters: with(page, subject, source), Fields: []Field{total, texts("linking_dids"), next}},
-		{Path: path + "getManyToMany", Summary: "The records that link to a subject, with the other subjects of each.",
+		{Path: path + "getManyToMany",
+			Summary:    "The records that link to a subject, with the other subjects of each.",
 			Parameters: with(page, subject, source, other, dids("linkDid"), others),
 			Fields:     []Field{list("items", object("linkRecord", record...), text("otherSubject")), next}},
-		{Path: path + "getManyToManyCounts", Summary: "How often the other subjects of the linking records occur.",
+		{Path: path + "getManyToManyCounts",
+			Summary:    "How often the other subjects of the linking records occur.",
 			Parameters: with(page, subject, source, other, dids("did"), others),
 			Fields: []Field{list("counts_by_other_subject", text("subject"), total,
 				integer("distinct")), next}},
@@ -49,11 +54,14 @@ func backlinks() []Route {
 			Parameters: older, Fields: []Field{total}},
 		{Path: "/links/distinct-dids", Summary: "The older form of getBacklinkDids.",
 			Parameters: with(page, older...), Fields: []Field{total, texts("linking_dids"), next}},
-		{Path: "/links/count/distinct-dids", Summary: "How many accounts have records that link to a subject.",
+		{Path: "/links/count/distinct-dids",
+			Summary:    "How many accounts have records that link to a subject.",
 			Parameters: older, Fields: []Field{total}},
-		{Path: "/links/all", Summary: "The number of records and accounts that link to a subject, by collection and path.",
+		{Path: "/links/all",
+			Summary:    "The number of records and accounts that link to a subject, by collection and path.",
 			Parameters: older[:1], Fields: []Field{object("links")}},
-		{Path: "/links/all/count", Summary: "The number of records that link to a subject, by collection and path.",
+		{Path: "/links/all/count",
+			Summary:    "The number of records that link to a subject, by collection and path.",
 			Parameters: older[:1], Fields: []Field{object("links")}},
 	}
 	for i := range routes {

@@ -10,7 +10,8 @@ import (
 type tree = map[string]any
 
 // always are the names of errors that every route may answer.
-var always = []string{"InvalidRequest", "RateLimitExceeded", "UpstreamFailure", "Unavailable", "InternalError"}
+var always = []string{"InvalidRequest", "RateLimitExceeded", "UpstreamFailure",
+	"Unavailable", "InternalError"}
 
 // Document returns the table as a document of OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.1)
 // for a version of the server.

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Values are what the examples of an index are about: one of its accounts, a record of this account,
-// and its host.
+// Values are what the examples of an index are about: one of its accounts, a record of this
+// account, and its host.
 type Values struct{ DID, Handle, Host, Collection, Rkey, CID string }
 
 // readable are characters that a query may have as they are (RFC 3986, section 3.4), and that

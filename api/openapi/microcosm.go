@@ -14,7 +14,8 @@ func microcosm() []Route {
 		{Path: "/xrpc/blue.microcosm.repo.getRecordByUri", Media: json,
 			Summary: "One record, by its at-uri. RecordNotFound has status 404 here.", Parameters: record,
 			Errors: []string{"RecordNotFound", "HandleNotFound"},
-			Fields: []Field{text("uri"), text("cid"), optional(object("value")), optional(text("unrepresentable"))}},
+			Fields: []Field{text("uri"), text("cid"), optional(object("value")),
+				optional(text("unrepresentable"))}},
 		{Path: "/xrpc/blue.microcosm.identity.resolveMiniDoc", Media: json,
 			Summary:    "DID, verified handle, host and signing key of an account.",
 			Parameters: identity, Errors: []string{"HandleNotFound", "DidNotFound", "DidDeactivated"},
@@ -22,7 +23,8 @@ func microcosm() []Route {
 	}
 	for i, older := range []string{"repo.getUriRecord", "identity.resolveMiniDoc"} {
 		route := routes[i]
-		route.Path, route.Summary = "/xrpc/com.bad-example."+older, route.Summary+" The older name of the method."
+		route.Path, route.Summary = "/xrpc/com.bad-example."+older,
+			route.Summary+" The older name of the method."
 		routes = append(routes, route)
 	}
 	return routes

@@ -42,8 +42,10 @@ func queries() []Route {
 	const repoIs, syncIs = "/xrpc/com.atproto.repo.", "/xrpc/com.atproto.sync."
 	const identityIs, json = "/xrpc/com.atproto.identity.", "application/json"
 	const car = "application/vnd.ipld.car"
-	record := []Field{text("uri"), text("cid"), optional(object("value")), optional(text("unrepresentable"))}
-	host := []Field{text("hostname"), optional(integer("seq")), integer("accountCount"), text("status")}
+	record := []Field{text("uri"), text("cid"), optional(object("value")),
+		optional(text("unrepresentable"))}
+	host := []Field{text("hostname"), optional(integer("seq")),
+		integer("accountCount"), text("status")}
 	return []Route{
 		{Path: repoIs + "getRecord", Summary: "One record.", Media: json, Fields: record,
 			Errors: []string{"RecordNotFound", "HandleNotFound"},
@@ -59,7 +61,8 @@ func queries() []Route {
 				{Name: "reverse", Summary: "By ascending key instead.",
 					Values: []string{"true", "false"}, Example: "true"}}},
 		{Path: repoIs + "describeRepo", Summary: "The identity of an account, and its collections.",
-			Media: json, Parameters: []Parameter{repo}, Errors: append([]string{"HandleNotFound"}, hidden...),
+			Media: json, Parameters: []Parameter{repo},
+			Errors: append([]string{"HandleNotFound"}, hidden...),
 			Fields: []Field{text("handle"), text("did"), document, texts("collections"),
 				boolean("handleIsCorrect")}},
 		{Path: syncIs + "getLatestCommit", Summary: "The newest commit that is held.", Media: json,
@@ -81,7 +84,8 @@ func queries() []Route {
 				Format: "cid", Required: true, Repeated: true, Example: exampleCID}}},
 		{Path: syncIs + "getRepoStatus", Summary: "The status of an account.", Media: json,
 			Parameters: []Parameter{did}, Errors: hidden[:1],
-			Fields: []Field{text("did"), boolean("active"), optional(text("status")), optional(text("rev"))}},
+			Fields: []Field{text("did"), boolean("active"), optional(text("status")),
+				optional(text("rev"))}},
 		{Path: syncIs + "listRepos", Summary: "All repositories that are held.", Media: json,
 			Parameters: []Parameter{limit(500, 1000), cursor},
 			Fields: []Field{optional(text("cursor")), list("repos", text("did"), text("head"),

@@ -19,8 +19,8 @@ type Backfill struct {
 	Ends string `json:"ends,omitempty"`
 }
 
-// The end of the backfill is estimated by the last paceSpan, once it has paceLeast points, a minute.
-// An end that is further away than endMax is not known.
+// The end of the backfill is estimated by the last paceSpan, once it has paceLeast points, a
+// minute. An end that is further away than endMax is not known.
 const (
 	paceSpan  = 10 * time.Minute
 	paceLeast = 6

@@ -90,8 +90,8 @@ type Verdict struct {
 	Text  string `json:"text"`
 }
 
-// verdictOf returns the public verdict. Its level and its words come only from the facts that have a
-// public part.
+// verdictOf returns the public verdict. Its level and its words come only from the facts that have
+// a public part.
 func verdictOf(f Facts, h Firehose) Verdict {
 	level := verdict.Of(f.judged()).Level
 	if level == verdict.Good {

@@ -28,8 +28,9 @@ type Firehose struct {
 	Sources   int `json:"sources"`
 	Connected int `json:"connected"`
 	// LagSeconds is the lag of the connected source that is furthest behind.
-	LagSeconds float64  `json:"lag_seconds"`
-	Items      []Source `json:"items"` // those that fail and those furthest behind, at most sourcesShown
+	LagSeconds float64 `json:"lag_seconds"`
+	// those that fail and those furthest behind, at most sourcesShown
+	Items []Source `json:"items"`
 }
 
 // Source is a source as visitors see it.
@@ -87,8 +88,8 @@ func seconds(d time.Duration) float64 { return float64(d.Milliseconds()/100) / 1
 var privateDomains = []string{".localhost", ".local", ".internal", ".intranet", ".lan", ".corp",
 	".private", ".home", ".home.arpa"}
 
-// publicHost returns the host of a URL, without user and path, "" if it is an address or a name that
-// only a private network knows.
+// publicHost returns the host of a URL, without user and path, "" if it is an address or a name
+// that only a private network knows.
 func publicHost(url string) string {
 	host := identity.HostOf(url)
 	host = host[strings.LastIndexByte(host, '@')+1:]

@@ -39,8 +39,8 @@ type Status struct {
 	Charts       Charts       `json:"charts"`
 }
 
-// Repositories are the numbers of repositories by state, and of those in state resync by the kind of
-// their failure.
+// Repositories are the numbers of repositories by state, and of those in state resync by the kind
+// of their failure.
 type Repositories struct {
 	Total       int64 `json:"total"`
 	Synced      int64 `json:"synced"`

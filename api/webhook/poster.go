@@ -15,9 +15,9 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// Poster makes signed requests to URLs that come from outside. It connects to public addresses only,
-// unless private ones are allowed, which is checked with each connection, and follows no redirects.
-// It may be used by any goroutine.
+// Poster makes signed requests to URLs that come from outside. It connects to public addresses
+// only, unless private ones are allowed, which is checked with each connection, and follows no
+// redirects. It may be used by any goroutine.
 type Poster struct {
 	client *http.Client
 	agent  string
@@ -29,9 +29,9 @@ func NewPoster(transport http.RoundTripper, allowPrivate bool, agent string) *Po
 	return &Poster{client: newClient(transport, allowPrivate), agent: agent}
 }
 
-// Post makes one request, signed with each of the secrets by Standard Webhooks, and returns an error
-// unless the answer is 2xx within requestTimeout. The error does not repeat the URL, which may have a
-// secret of the endpoint in it.
+// Post makes one request, signed with each of the secrets by Standard Webhooks, and returns an
+// error unless the answer is 2xx within requestTimeout. The error does not repeat the URL, which
+// may have a secret of the endpoint in it.
 func (p *Poster) Post(ctx context.Context, url string, secrets [][]byte, id string,
 	body []byte) error {
 	o, _ := p.post(ctx, &store.Webhook{URL: url, Secrets: secrets}, id, body)

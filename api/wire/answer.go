@@ -70,7 +70,8 @@ type ErrorBody struct {
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		status, body = http.StatusInternalServerError, []byte(`{"error":"InternalError","message":"answer has no JSON form"}`)
+		status, body = http.StatusInternalServerError,
+			[]byte(`{"error":"InternalError","message":"answer has no JSON form"}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	WriteBody(w, status, body)

@@ -41,7 +41,8 @@ func ParseQuery(r *http.Request, repeated ...string) (Query, error) {
 			return Query{}, Invalid("parameter %s is given %d times: want one value", Echo(name), len(given))
 		}
 	}
-	return Query{values: values, Client: clients.Of(r.RemoteAddr), match: r.Header.Values("If-None-Match"),
+	return Query{values: values, Client: clients.Of(r.RemoteAddr),
+		match:  r.Header.Values("If-None-Match"),
 		accept: r.Header.Values("Accept")}, nil
 }
 
@@ -96,7 +97,8 @@ func (q Query) Uint64(name string) (n uint64, given bool, err error) {
 	v := q.Text(name)
 	n, err = strconv.ParseUint(v, 10, 64)
 	if err != nil {
-		return 0, true, Invalid("%s %s: want a whole number from 0 to %d", name, Echo(v), uint64(math.MaxUint64))
+		return 0, true, Invalid("%s %s: want a whole number from 0 to %d",
+			name, Echo(v), uint64(math.MaxUint64))
 	}
 	return n, true, nil
 }

@@ -57,7 +57,8 @@ func (c *Crashes) Each(w *World, least int, goOn func(w *World)) {
 	for _, clone := range c.clones {
 		again := &World{T: w.T, Net: w.Net, Stop: func() {}}
 		again.Clock.Advance(time.Duration(w.Clock.ahead.Load()))
-		s, err := store.Open(store.Options{FS: clone, Dir: "db", Now: again.Clock.Now, GroupAge: groupAge})
+		s, err := store.Open(store.Options{FS: clone, Dir: "db", Now: again.Clock.Now,
+			GroupAge: groupAge})
 		if err != nil {
 			w.T.Fatal(err)
 		}

@@ -106,7 +106,8 @@ func (a *absences) newRound() *round {
 			a.rounds = append(a.rounds[:i], a.rounds[i+1:]...)
 		}
 	}
-	d := &round{a: a, end: a.r.store.OrdinalsEnd(), hosts: map[string]*listing{}, bits: map[store.Ordinal]*[bitsPerPage / 64]uint64{}}
+	d := &round{a: a, end: a.r.store.OrdinalsEnd(), hosts: map[string]*listing{},
+		bits: map[store.Ordinal]*[bitsPerPage / 64]uint64{}}
 	a.rounds = append(a.rounds, d)
 	return d
 }
@@ -276,7 +277,9 @@ func (d *round) ended() map[string]*listing {
 // conclude queues the repositories that the ended listings of a round did not name, and drops their
 // reconciliations. The next scan is delayed in proportion to the duration of this one. done is
 // false if ctx ended first.
-func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*listing) (done bool, err error) {
+func (a *absences) conclude(
+	ctx context.Context, d *round, ended map[string]*listing,
+) (done bool, err error) {
 	begin := a.r.opts.Now()
 	s := &absentScan{a: a, round: d, ended: ended}
 	for scan := 0; ; scan++ {
@@ -290,7 +293,8 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 		loop.Sleep(ctx, absentPause, nil) // a queue of a host is full
 	}
 	if s.queued+s.left > 0 {
-		a.r.opts.Logger.Info("hosts no longer list some repositories: asking the hosts for their latest commits", "hosts", len(ended), "queued", s.queued, "left", s.left)
+		a.r.opts.Logger.Info("hosts no longer list some repositories: asking the hosts for their "+
+			"latest commits", "hosts", len(ended), "queued", s.queued, "left", s.left)
 	}
 	var urls []string
 	a.mu.Lock()
@@ -350,8 +354,8 @@ func (s *absentScan) scan(ctx context.Context) (done bool, err error) {
 // absent reports whether a repository is synced and followed, and the ended listing of its host did
 // not name it.
 func (s *absentScan) absent(row *store.Repo) bool {
-	if row.State != store.StateSynced || row.Tracked == store.Untracked || row.Ordinal == 0 || row.Ordinal >= s.round.end ||
-		s.ended[identity.HostOf(row.PDS)] == nil {
+	if row.State != store.StateSynced || row.Tracked == store.Untracked || row.Ordinal == 0 ||
+		row.Ordinal >= s.round.end || s.ended[identity.HostOf(row.PDS)] == nil {
 		return false
 	}
 	s.a.mu.Lock()

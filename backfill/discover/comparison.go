@@ -41,10 +41,10 @@ func (r *Runner) NewComparison(sources []string) *Comparison {
 	return &Comparison{r: r, sources: sources}
 }
 
-// Run requests comparisons and waits for their ends, until all have ended or their hosts have failed
-// repeatedly. If ctx ends, it returns the error of ctx, and another call continues. While the gate of
-// discovery is shut nothing more is requested. progress is told how many of all listings are done,
-// and why none is requested.
+// Run requests comparisons and waits for their ends, until all have ended or their hosts have
+// failed repeatedly. If ctx ends, it returns the error of ctx, and another call continues. While
+// the gate of discovery is shut nothing more is requested. progress is told how many of all
+// listings are done, and why none is requested.
 func (c *Comparison) Run(ctx context.Context, progress func(done, total int, waits string)) error {
 	for {
 		waits, err := c.step()

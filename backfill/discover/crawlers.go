@@ -46,7 +46,8 @@ func newCrawlers(r *Runner) (*crawlers, error) {
 		switch {
 		case a.Removed:
 			if i >= 0 {
-				r.opts.Logger.Warn("crawl source named by an option is not read: DELETE /crawler/sources removed it; POST adds it again",
+				r.opts.Logger.Warn("crawl source named by an option is not read: DELETE /crawler/sources "+
+					"removed it; POST adds it again",
 					"source", s.String())
 				cs.list = slices.Delete(cs.list, i, i+1)
 			}
@@ -199,7 +200,8 @@ func (cs *crawlers) remove(c *crawler) {
 
 // named reports whether the options name the source.
 func (c *crawler) named() bool {
-	return slices.ContainsFunc(c.r.opts.Crawl, func(o Source) bool { return o.String() == c.source.String() })
+	return slices.ContainsFunc(c.r.opts.Crawl,
+		func(o Source) bool { return o.String() == c.source.String() })
 }
 
 // of returns the source of that kind and URL, nil if there is none.

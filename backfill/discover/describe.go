@@ -33,18 +33,21 @@ func (r *Runner) describe(ctx context.Context, did, at string) (signalAnswer, er
 		if err == nil {
 			at = ident.PDS
 		}
-		if errors.Is(err, identity.ErrNotFound) || errors.Is(err, identity.ErrInvalid) || err == nil && at == "" {
+		if errors.Is(err, identity.ErrNotFound) || errors.Is(err, identity.ErrInvalid) ||
+			err == nil && at == "" {
 			return offSignal, nil // no host has it
 		}
 		if err != nil {
 			return unanswered, &hosts.ResolveError{Err: err}
 		}
 	}
-	body, err := r.hosts.Query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, hosts.DescribeBodyMax, r.opts.IdleTimeout)
+	body, err := r.hosts.Query(ctx, at, "com.atproto.repo.describeRepo",
+		url.Values{"repo": {did}}, hosts.DescribeBodyMax, r.opts.IdleTimeout)
 	var answer *hosts.AnswerError
 	switch {
 	case hosts.IsOfStore(err), err == nil:
-	case errors.As(err, &answer) && answer.Code < http.StatusInternalServerError && answer.Code != http.StatusTooManyRequests && answer.Name != "":
+	case errors.As(err, &answer) && answer.Code < http.StatusInternalServerError &&
+		answer.Code != http.StatusTooManyRequests && answer.Name != "":
 		return offSignal, nil // the account is unavailable there
 	}
 	if err != nil {
@@ -63,7 +66,9 @@ func (r *Runner) describe(ctx context.Context, did, at string) (signalAnswer, er
 // collection that a signal names. The answers of hosts are kept in known, so that a page that is
 // requested again does not ask about each account again. later are the accounts that must be asked
 // about later. An error means that their host fails.
-func (r *Runner) inspect(ctx context.Context, todo []pages.Entry, v reading, origin string, known map[string]signalAnswer) (left []pages.Entry, later []string, err error) {
+func (r *Runner) inspect(
+	ctx context.Context, todo []pages.Entry, v reading, origin string, known map[string]signalAnswer,
+) (left []pages.Entry, later []string, err error) {
 	answers := make([]signalAnswer, len(todo))
 	errs := make([]error, len(todo))
 	g := new(errgroup.Group)

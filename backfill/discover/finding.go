@@ -82,10 +82,12 @@ func (r *Runner) find(row *store.Repo, e pages.Entry, v reading) finding {
 	}
 	// While a repository is fetched or drained, its own host may have answered already, after this
 	// list was made.
-	underway := row.State == store.StateDraining || row.State == store.StatePending && r.store.Fetching(row.DID)
+	underway := row.State == store.StateDraining ||
+		row.State == store.StatePending && r.store.Fetching(row.DID)
 	switch {
 	case !e.IsActive():
-		if hidden && status.Hidden() && !row.Status.Hidden() && (row.State == store.StateSynced || underway) {
+		if hidden && status.Hidden() && !row.Status.Hidden() &&
+			(row.State == store.StateSynced || underway) {
 			return isBehind
 		}
 	case row.HiddenByRelay():
@@ -150,13 +152,16 @@ func (r *Runner) unheard(todo []pages.Entry, v reading) bool {
 			return false
 		}
 		row, err := r.store.RepoOrNew(e.DID)
-		return err == nil && row.State == store.StateSynced && e.Rev > row.Rev && r.find(&row, e, v) == isBehind
+		return err == nil && row.State == store.StateSynced && e.Rev > row.Rev &&
+			r.find(&row, e, v) == isBehind
 	})
 }
 
 // absorb makes the changes that entries require, in batches of bounded size. The function extra
 // adds to the last batch. After errRefiltered some batches may be durable, but not the last.
-func (r *Runner) absorb(todo []pages.Entry, v reading, extra func(b *store.Batch)) (s survey, err error) {
+func (r *Runner) absorb(
+	todo []pages.Entry, v reading, extra func(b *store.Batch),
+) (s survey, err error) {
 	for len(todo) > crawlLocksMax {
 		if err := r.absorbSome(todo[:crawlLocksMax], v, &s, func(*store.Batch) {}); err != nil {
 			return s, err
@@ -171,7 +176,9 @@ func (r *Runner) absorb(todo []pages.Entry, v reading, extra func(b *store.Batch
 	return s, err
 }
 
-func (r *Runner) absorbSome(chunk []pages.Entry, v reading, s *survey, extra func(b *store.Batch)) error {
+func (r *Runner) absorbSome(
+	chunk []pages.Entry, v reading, s *survey, extra func(b *store.Batch),
+) error {
 	i := -1
 	done := survey{}
 	err := r.inBatch(pages.Accounts(chunk), v.filter, func(b *store.Batch, row *store.Repo) {
@@ -218,7 +225,10 @@ func lookAgainAt(b *store.Batch, row *store.Repo) {
 // inBatch changes the rows of some repositories in one batch, each under its lock, if the version
 // is that of the filter in force. The function extra adds to the same batch. The DIDs are in
 // ascending order. When inBatch returns, the batch is durable.
-func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), extra func(b *store.Batch)) error {
+func (r *Runner) inBatch(
+	dids []string, version uint32, change func(b *store.Batch, row *store.Repo),
+	extra func(b *store.Batch),
+) error {
 	wait, err := r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
 		if r.store.Filter().Version != version {
 			return errRefiltered

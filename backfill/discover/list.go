@@ -57,7 +57,8 @@ type list struct {
 // viewOf returns the purpose for which a filter has the lists of a source read. If ok is false, the
 // lists are not read.
 func (r *Runner) viewOf(s Source, f store.FilterVersion) (v reading, ok bool) {
-	v = reading{filter: f.Version, why: store.ByNetwork, compare: s.Kind != SourceCollection, out: s.Kind != SourceCollection}
+	v = reading{filter: f.Version, why: store.ByNetwork, compare: s.Kind != SourceCollection,
+		out: s.Kind != SourceCollection}
 	switch {
 	case f.Full():
 		return v, true
@@ -222,7 +223,8 @@ func (r *Runner) overrun(host uint32) error {
 	if host == 0 || h.Accounts < r.crawls.accountsMax {
 		return nil
 	}
-	return fmt.Errorf("%d accounts of %s are known, and its list is not read for more", h.Accounts, h.Name)
+	return fmt.Errorf("%d accounts of %s are known, and its list is not read for more",
+		h.Accounts, h.Name)
 }
 
 // stepRepos reads a page of repositories. was is the stored mark, m the mark of the page.

@@ -21,7 +21,9 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 			Name: "cistern_backfill_discovered_total", Help: "Repositories found by crawling.",
 		}),
 		pages: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_backfill_pages_total", Help: "Pages of lists asked for, by kind of the crawl source (gap: after missed events) and outcome.",
+			Name: "cistern_backfill_pages_total",
+			Help: "Pages of lists asked for, by kind of the crawl source (gap: after missed events) and " +
+				"outcome.",
 		}, []string{"kind", "outcome"}),
 	}
 	for _, c := range append(crawlGauges(r), m.found, m.pages) {
@@ -52,11 +54,14 @@ func crawlGauges(r *Runner) []prometheus.Collector {
 	var all []prometheus.Collector
 	for _, kind := range SourceKinds() {
 		all = append(all,
-			gauge(kind, "cistern_backfill_crawl_lists", "Lists (hosts, collections) of the crawl source that has most.",
+			gauge(kind, "cistern_backfill_crawl_lists",
+				"Lists (hosts, collections) of the crawl source that has most.",
 				func(s CrawlStatus) float64 { return float64(s.Lists) }),
-			gauge(kind, "cistern_backfill_crawl_failing_lists", "Lists that failed last, of the crawl source that has most.",
+			gauge(kind, "cistern_backfill_crawl_failing_lists",
+				"Lists that failed last, of the crawl source that has most.",
 				func(s CrawlStatus) float64 { return float64(s.Failing) }),
-			gauge(kind, "cistern_backfill_crawl_pass_age_seconds", "Time since everything was listed, of the crawl source for which it is longest.",
+			gauge(kind, "cistern_backfill_crawl_pass_age_seconds",
+				"Time since everything was listed, of the crawl source for which it is longest.",
 				func(s CrawlStatus) float64 { return r.opts.Now().Sub(later(s.PassEnded, s.Since)).Seconds() }))
 	}
 	return all

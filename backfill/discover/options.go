@@ -93,7 +93,8 @@ func (o Options) validate() error {
 		name string
 		n    int64
 	}{
-		{"crawl pending limit", o.CrawlPendingMax}, {"crawl period", int64(o.CrawlEvery)}, {"idle timeout", int64(o.IdleTimeout)},
+		{"crawl pending limit", o.CrawlPendingMax}, {"crawl period", int64(o.CrawlEvery)},
+		{"idle timeout", int64(o.IdleTimeout)},
 	} {
 		if f.n < 1 {
 			errs = append(errs, fmt.Errorf("%s %d is not positive", f.name, f.n))

@@ -58,7 +58,8 @@ func (p *pass) view() reading {
 	v := reading{filter: f.Version, compare: true}
 	origin, err := identity.ParseOrigin(p.url)
 	source := Source{Kind: SourceRepos, URL: origin}
-	if err == nil && !p.r.opts.Gate.IsShut() && slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
+	if err == nil && !p.r.opts.Gate.IsShut() && slices.ContainsFunc(p.r.crawls.all(),
+		func(c *crawler) bool { return c.source.String() == source.String() }) {
 		if of, ok := p.r.viewOf(source, f); ok && !of.ask {
 			v = of
 		}
@@ -103,7 +104,8 @@ func (p *pass) run(ctx context.Context) error {
 		case hosts.IsOfStore(err):
 			return loop.Quiet(ctx, err)
 		case p.over:
-			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation ended", "listed", p.counts.listed, "queued", p.counts.queued, "found", p.counts.found)
+			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation ended", "listed", p.counts.listed,
+				"queued", p.counts.queued, "found", p.counts.found)
 			return nil
 		case err != nil && ctx.Err() == nil:
 			p.fail(ctx, log, err)

@@ -112,7 +112,8 @@ func (c *reconciler) readCursors() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for url, row := range asked {
-		if c.passes[url] == nil && (row.Stage != store.ReconcileListed || !c.r.absences.awaits(url, nil)) {
+		if c.passes[url] == nil && (row.Stage != store.ReconcileListed ||
+			!c.r.absences.awaits(url, nil)) {
 			c.passes[url] = newPass(c.r, url)
 		}
 	}
@@ -155,7 +156,8 @@ func (c *reconciler) askHosts() error {
 	if c.idle.IsZero() && !c.busy() {
 		c.idle = now
 	}
-	if took := c.idle.Sub(c.all); c.idle.IsZero() || !c.all.IsZero() && now.Sub(c.idle) >= 0 && now.Sub(c.idle) < took {
+	if took := c.idle.Sub(c.all); c.idle.IsZero() ||
+		!c.all.IsZero() && now.Sub(c.idle) >= 0 && now.Sub(c.idle) < took {
 		return nil
 	}
 	relay, ok, err := c.r.store.BeginReconcileHosts()
@@ -173,7 +175,8 @@ func (c *reconciler) askHosts() error {
 		return hosts.OfStore(err)
 	}
 	c.all, c.idle, c.readAt = now, time.Time{}, time.Time{}
-	c.r.opts.Logger.Info("events were missed: the listings of all known hosts are compared", "relay", relay, "hosts", len(origins))
+	c.r.opts.Logger.Info("events were missed: the listings of all known hosts are compared",
+		"relay", relay, "hosts", len(origins))
 	return c.readCursors()
 }
 
@@ -215,7 +218,8 @@ func (c *reconciler) busy() bool {
 // knownHosts returns the origins of the hosts of all known accounts, with the scheme of from.
 func (r *Runner) knownHosts(from string) (origins []string, err error) {
 	for after := ""; ; {
-		page, next, err := r.store.Hosts(after, 1000, func(h *store.Host) bool { return h.ID != 0 && h.Accounts > 0 })
+		page, next, err := r.store.Hosts(after, 1000,
+			func(h *store.Host) bool { return h.ID != 0 && h.Accounts > 0 })
 		if err != nil {
 			return nil, hosts.OfStore(err)
 		}

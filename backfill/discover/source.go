@@ -46,7 +46,8 @@ func (s Source) list(part string) store.CrawlList {
 // repeats the bad value.
 func ParseSource(kind, address string) (Source, error) {
 	if !slices.Contains(SourceKinds(), kind) {
-		return Source{}, fmt.Errorf("unknown kind %.80q, known: %s", kind, strings.Join(SourceKinds(), ", "))
+		return Source{}, fmt.Errorf("unknown kind %.80q, known: %s",
+			kind, strings.Join(SourceKinds(), ", "))
 	}
 	origin, path, err := identity.ParseBase(address)
 	if err == nil && path != "" && path != "/" {

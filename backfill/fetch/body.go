@@ -70,7 +70,8 @@ func (d *decoders) openZstd(tr *transfer) (*zstd.Decoder, error) {
 	z, ok := d.zstd.Get().(*zstd.Decoder)
 	if !ok {
 		var err error
-		if z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(zstdWindowMax)); err != nil {
+		if z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
+			zstd.WithDecoderMaxWindow(zstdWindowMax)); err != nil {
 			return nil, fmt.Errorf("make zstd decoder: %w", err)
 		}
 	}
@@ -109,9 +110,12 @@ func (e *expansion) Read(p []byte) (int, error) {
 // corrupt marks an error of decompression as invalid input. It returns errors of the connection as
 // they are.
 func corrupt(err error) error {
-	for _, known := range []error{gzip.ErrHeader, gzip.ErrChecksum, zstd.ErrMagicMismatch, zstd.ErrCRCMismatch,
-		zstd.ErrWindowSizeExceeded, zstd.ErrDecoderSizeExceeded, zstd.ErrReservedBlockType, zstd.ErrBlockTooSmall,
-		zstd.ErrCompressedSizeTooBig, zstd.ErrUnknownDictionary, zstd.ErrFrameSizeExceeded, zstd.ErrFrameSizeMismatch} {
+	for _, known := range []error{gzip.ErrHeader, gzip.ErrChecksum,
+		zstd.ErrMagicMismatch, zstd.ErrCRCMismatch,
+		zstd.ErrWindowSizeExceeded, zstd.ErrDecoderSizeExceeded, zstd.ErrReservedBlockType,
+		zstd.ErrBlockTooSmall,
+		zstd.ErrCompressedSizeTooBig, zstd.ErrUnknownDictionary, zstd.ErrFrameSizeExceeded,
+		zstd.ErrFrameSizeMismatch} {
 		if errors.Is(err, known) {
 			return fmt.Errorf("%w: %w", err, repo.ErrInvalid)
 		}

@@ -10,7 +10,8 @@ import (
 )
 
 // File is a CAR that does not come from a host. It was read to its end, and every block hashes to
-// its CID. Neither its signature nor its tree is checked yet. It belongs to one goroutine at a time.
+// its CID. Neither its signature nor its tree is checked yet. It belongs to one goroutine at a
+// time.
 type File struct {
 	Commit  repo.Commit // as the CAR states it
 	car     *repo.CAR

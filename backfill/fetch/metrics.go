@@ -20,10 +20,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		bytes: counter("cistern_backfill_received_bytes_total", "Bytes of bodies received from hosts, as transferred."),
-		parts: counter("cistern_backfill_sparse_received_bytes_total", "Bytes of bodies received as parts of repositories, as transferred."),
+		bytes: counter("cistern_backfill_received_bytes_total",
+			"Bytes of bodies received from hosts, as transferred."),
+		parts: counter("cistern_backfill_sparse_received_bytes_total",
+			"Bytes of bodies received as parts of repositories, as transferred."),
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_backfill_fetches_total", Help: "Copies fetched and verified, by how: the whole, the wanted parts, or the whole because the parts were unavailable.",
+			Name: "cistern_backfill_fetches_total",
+			Help: "Copies fetched and verified, by how: the whole, the wanted parts, or the whole because " +
+				"the parts were unavailable.",
 		}, []string{"strategy"}),
 	}
 	for _, strategy := range []string{wayFull, waySparse, wayFallback} {

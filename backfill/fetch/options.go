@@ -128,10 +128,12 @@ func (o Options) validate() error {
 		}
 	}
 	if need := int64(o.Concurrency) * baseBytes; o.MemoryBytes < need {
-		errs = append(errs, fmt.Errorf("memory bytes %d are less than the %d that %d tasks take at least", o.MemoryBytes, need, o.Concurrency))
+		errs = append(errs, fmt.Errorf("memory bytes %d are less than the %d that %d tasks take at least",
+			o.MemoryBytes, need, o.Concurrency))
 	}
 	if o.CARBytesMax > carBytesCeiling {
-		errs = append(errs, fmt.Errorf("CAR bytes %d are more than %d", o.CARBytesMax, int64(carBytesCeiling)))
+		errs = append(errs, fmt.Errorf("CAR bytes %d are more than %d",
+			o.CARBytesMax, int64(carBytesCeiling)))
 	}
 	return errors.Join(errs...)
 }

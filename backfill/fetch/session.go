@@ -34,7 +34,9 @@ type session struct {
 }
 
 // watched runs a request under the watch of a transfer.
-func (s *session) watched(ctx context.Context, request func(ctx context.Context, tr *transfer) error) error {
+func (s *session) watched(
+	ctx context.Context, request func(ctx context.Context, tr *transfer) error,
+) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	tr := s.c.newTransfer(cancel)
@@ -57,7 +59,9 @@ func (s *session) watched(ctx context.Context, request func(ctx context.Context,
 }
 
 // transfer sends a query whose answer is a CAR, and reads it.
-func (s *session) transfer(ctx context.Context, tr *transfer, method, query string, o repo.CAROptions) (*repo.CAR, error) {
+func (s *session) transfer(
+	ctx context.Context, tr *transfer, method, query string, o repo.CAROptions,
+) (*repo.CAR, error) {
 	header := s.c.header
 	if tr.zstd = s.c.decode.permits.take(1); tr.zstd {
 		header = s.c.zipping
@@ -70,7 +74,8 @@ func (s *session) transfer(ctx context.Context, tr *transfer, method, query stri
 	defer resp.Body.Close()
 	s.sender = senderOf(resp)
 	if resp.ContentLength > o.BytesMax {
-		return nil, fmt.Errorf("CAR of %d bytes exceeds %d: %w: raise --repo-max to take it", resp.ContentLength, o.BytesMax, repo.ErrTooLarge)
+		return nil, fmt.Errorf("CAR of %d bytes exceeds %d: %w: raise --repo-max to take it",
+			resp.ContentLength, o.BytesMax, repo.ErrTooLarge)
 	}
 	body, err := s.c.decode.open(resp.Header.Get("Content-Encoding"), tr)
 	if err != nil {
@@ -83,7 +88,8 @@ func (s *session) transfer(ctx context.Context, tr *transfer, method, query stri
 
 // within has the reading of a CAR take its memory from the budgets of all copies.
 func (s *session) within(o repo.CAROptions) repo.CAROptions {
-	o.MemoryBytes, o.Spool, o.Chunks, o.Grow = s.c.opts.RepoMemoryBytes, s.c.openSpool, s.c.chunks, s.grow
+	o.MemoryBytes, o.Spool, o.Chunks, o.Grow = s.c.opts.RepoMemoryBytes,
+		s.c.openSpool, s.c.chunks, s.grow
 	return o
 }
 
@@ -122,7 +128,9 @@ func senderOf(resp *http.Response) string {
 
 // ask sends a query about the repository to its host; query is what follows the DID in the URL. An
 // answer with another status than 200 is an error.
-func (s *session) ask(ctx context.Context, tr *transfer, method, query string, header http.Header) (*http.Response, error) {
+func (s *session) ask(
+	ctx context.Context, tr *transfer, method, query string, header http.Header,
+) (*http.Response, error) {
 	target := s.to.Ident.PDS + "/xrpc/" + method + "?did=" + url.QueryEscape(s.to.DID) + query
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
@@ -191,7 +199,9 @@ func (s *session) forgetMemory() {
 }
 
 // answer returns the body of an answer. A body longer than bodyMax is cut, and then not valid JSON.
-func (s *session) answer(ctx context.Context, tr *transfer, method, query string, bodyMax int64) ([]byte, error) {
+func (s *session) answer(
+	ctx context.Context, tr *transfer, method, query string, bodyMax int64,
+) ([]byte, error) {
 	resp, err := s.ask(ctx, tr, method, query, s.c.asking)
 	if err != nil {
 		return nil, err

@@ -92,7 +92,8 @@ func (s *session) sparse(ctx context.Context) (part records, way string, err err
 		return nil, wayFull, nil
 	case errors.Is(err, ErrTimeout), hosts.QueriesSpent(err), s.fallsBack(ctx, err):
 		// After many requests that took too long or spent a quota, one may do.
-		s.c.opts.Logger.Debug("fetching the whole, because its parts are unavailable", "did", s.to.DID, "host", s.to.Ident.PDS, "err", err)
+		s.c.opts.Logger.Debug("fetching the whole, because its parts are unavailable",
+			"did", s.to.DID, "host", s.to.Ident.PDS, "err", err)
 		return nil, wayFallback, nil
 	}
 	if p.part.Blocks() > 0 && ctx.Err() == nil && byHost(err) {
@@ -115,7 +116,8 @@ func (s *session) cutShort(p *sparse, err error) {
 func (s *session) fallsBack(ctx context.Context, err error) bool {
 	var answer *hosts.AnswerError
 	if errors.As(err, &answer) {
-		if answer.Code == http.StatusNotImplemented || answer.Code == http.StatusNotFound && !ofMethod(answer.Name) {
+		if answer.Code == http.StatusNotImplemented ||
+			answer.Code == http.StatusNotFound && !ofMethod(answer.Name) {
 			s.c.wholeOnly.add(s.to.HostID, s.c.opts.Now())
 		}
 		if answer.Code == http.StatusNotImplemented || answer.Code == http.StatusInternalServerError {
@@ -174,7 +176,8 @@ func (s *session) newSparse() *sparse {
 	req, c := s.req, s.c
 	wanted := req.Filter.Ranges(false)
 	switch {
-	case c.opts.Strategy == StrategyFull, wanted == nil, req.Filter.StoresAll(), req.Failures >= sparseTriesMax:
+	case c.opts.Strategy == StrategyFull, wanted == nil, req.Filter.StoresAll(),
+		req.Failures >= sparseTriesMax:
 		return nil
 	case c.wholeOnly.has(req.HostID, c.opts.Now()):
 		return nil
@@ -260,7 +263,8 @@ func (s *sparse) run(ctx context.Context) error {
 func withheld(err error) bool {
 	var answer *hosts.AnswerError
 	return errors.Is(err, errOmitted) || errors.As(err, &answer) &&
-		(answer.Code == http.StatusBadRequest && !strings.HasPrefix(answer.Name, "Repo") || answer.Name == nameBlockNotFound)
+		(answer.Code == http.StatusBadRequest && !strings.HasPrefix(answer.Name, "Repo") ||
+			answer.Name == nameBlockNotFound)
 }
 
 // probe asks for the proof of a path, and takes the signed commit and what else of it is of use.
@@ -369,7 +373,9 @@ func (s *sparse) insert(car *repo.CAR, ids []repo.CID) (some bool, err error) {
 }
 
 // request sends one query, and calls read with its answer, which has about that many blocks.
-func (s *sparse) request(ctx context.Context, method, query string, blocks int, read func(*repo.CAR) error) error {
+func (s *sparse) request(
+	ctx context.Context, method, query string, blocks int, read func(*repo.CAR) error,
+) error {
 	if s.received > s.c.opts.CARBytesMax {
 		return fmt.Errorf("parts of %d bytes: %w", s.received, repo.ErrInvalid)
 	}

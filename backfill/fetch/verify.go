@@ -48,7 +48,8 @@ func (s *session) verifyCommit(ctx context.Context, block []byte) (err error) {
 	case c.Rev < s.req.Rev:
 		return fmt.Errorf("rev %s is older than %s, which we hold: %w", c.Rev, s.req.Rev, repo.ErrInvalid)
 	case c.Rev < s.req.TornRev:
-		return fmt.Errorf("rev %s is older than %s, of which we hold a part: %w", c.Rev, s.req.TornRev, repo.ErrInvalid)
+		return fmt.Errorf("rev %s is older than %s, of which we hold a part: %w",
+			c.Rev, s.req.TornRev, repo.ErrInvalid)
 	}
 	if err := c.CheckRev(s.c.opts.Now()); err != nil {
 		return err
@@ -101,11 +102,13 @@ func (s *session) walkAll(copied records) error {
 	collection := []byte(nil) // of the record before, with its slash
 	return copied.Walk(s.commit.Data, func(l repo.Leaf) error {
 		if size += int64(len(l.Record)); size > limit {
-			return fmt.Errorf("the records make more than %d bytes, shared blocks counted each time: %w", limit, repo.ErrInvalid)
+			return fmt.Errorf("the records make more than %d bytes, shared blocks counted each time: %w",
+				limit, repo.ErrInvalid)
 		}
 		if !l.Valid {
 			if hidden++; hidden > hiddenMax {
-				return fmt.Errorf("more than %d keys are no collection and record key: %w", hiddenMax, repo.ErrInvalid)
+				return fmt.Errorf("more than %d keys are no collection and record key: %w",
+					hiddenMax, repo.ErrInvalid)
 			}
 			return nil
 		}

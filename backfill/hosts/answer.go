@@ -52,7 +52,8 @@ func ContentType(h http.Header) string {
 // which has no error value of its own: not that the context ended, nor that the connection failed.
 func TimedOut(ctx context.Context, err error) bool {
 	var timeout net.Error
-	return ctx.Err() == nil && errors.As(err, &timeout) && timeout.Timeout() && !errors.As(err, new(*net.OpError))
+	return ctx.Err() == nil && errors.As(err, &timeout) && timeout.Timeout() &&
+		!errors.As(err, new(*net.OpError))
 }
 
 // HoldsAny reads an answer of describeRepo, and reports whether the repository of did holds a

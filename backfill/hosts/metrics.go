@@ -19,7 +19,8 @@ func newMetrics(reg prometheus.Registerer, t *Table) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.parkings,
 		gauge("cistern_backfill_known_hosts", "Hosts with an entry in memory.", t.known),
-		gauge("cistern_backfill_parked_hosts", "Hosts that are not asked for a while, because they answered 429 or failed.", t.parked),
+		gauge("cistern_backfill_parked_hosts",
+			"Hosts that are not asked for a while, because they answered 429 or failed.", t.parked),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

@@ -69,7 +69,8 @@ func parseWait(v string, now time.Time) (time.Duration, bool) {
 }
 
 func clampSeconds(n int64) time.Duration {
-	return time.Duration(min(max(n, int64(askedMin/time.Second)), int64(askedMax/time.Second))) * time.Second
+	return time.Duration(min(max(n, int64(askedMin/time.Second)),
+		int64(askedMax/time.Second))) * time.Second
 }
 
 // ParseQuota reads RateLimit-Limit, -Remaining and -Reset, or the window of RateLimit-Policy

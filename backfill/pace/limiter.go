@@ -134,7 +134,8 @@ func (l *Limiter) Blameless() bool { return l.faults == 0 && l.failing.IsZero() 
 // Opens returns the earliest time at which parking, windows and quotas allow a request of a kind.
 func (l *Limiter) Opens(k Kind, now time.Time) time.Time {
 	at := l.until
-	for _, t := range [...]time.Time{l.second.opens(), l.hour.opens(), l.day.opens(), l.stated.opens(k, now)} {
+	for _, t := range [...]time.Time{l.second.opens(), l.hour.opens(), l.day.opens(),
+		l.stated.opens(k, now)} {
 		if t.After(at) {
 			at = t
 		}
@@ -320,7 +321,8 @@ var States = [...]string{"ok", "parked", "failing", "banned"}
 
 // View returns the state of the limiter.
 func (l *Limiter) View(now time.Time) View {
-	v := View{Limits: l.limits, Running: l.running, Concurrency: l.Limit(), Banned: l.banned, FailingSince: l.failing, Faults: l.faults, Latency: l.usual}
+	v := View{Limits: l.limits, Running: l.running, Concurrency: l.Limit(), Banned: l.banned,
+		FailingSince: l.failing, Faults: l.faults, Latency: l.usual}
 	if l.Parked(now) {
 		v.ParkedUntil = l.until
 	}

@@ -88,7 +88,8 @@ const OverrideForm = "CONCURRENCY[:PER_SECOND[:PER_HOUR[:PER_DAY]]]"
 
 // ParseOverride reads limits in OverrideForm, such as 2:4; a number left out or 0 sets no limit.
 func ParseOverride(s string) (o Override, err error) {
-	errForm := errors.New("want " + OverrideForm + ", such as 2:4 for 2 requests at a time and 4 a second")
+	errForm := errors.New("want " + OverrideForm +
+		", such as 2:4 for 2 requests at a time and 4 a second")
 	parts := []*int{&o.Concurrency, &o.PerSecond, &o.PerHour, &o.PerDay}
 	fields := strings.Split(s, ":")
 	if len(fields) > len(parts) {

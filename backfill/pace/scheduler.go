@@ -72,7 +72,8 @@ func (s *Scheduler) share() int { return max(1, s.permits/shareOf) }
 
 // Crowded reports whether no permit is free while hosts that may be asked have work.
 func (s *Scheduler) Crowded() bool {
-	return s.free == 0 && s.rings[ringProven].len()+s.rings[ringUnproven].len()+s.rings[ringStuck].len()+len(s.full) > 0
+	return s.free == 0 && s.rings[ringProven].len()+s.rings[ringUnproven].len()+
+		s.rings[ringStuck].len()+len(s.full) > 0
 }
 
 // Ready reports whether Pick might find a host.
@@ -85,7 +86,8 @@ func (s *Scheduler) Ready() bool {
 			return true
 		}
 	}
-	return s.rings[ringProven].len() > 0 || s.rings[ringUnproven].len()+s.rings[ringStuck].len() > 0 && s.restricted < s.restrictedMax()
+	return s.rings[ringProven].len() > 0 || s.rings[ringUnproven].len()+s.rings[ringStuck].len() > 0 &&
+		s.restricted < s.restrictedMax()
 }
 
 // Offer records that a host has work. It is picked when its turn has come and it may be asked.
@@ -207,7 +209,8 @@ func (s *Scheduler) leaveFull(h *Host) {
 func (s *Scheduler) first() *Host {
 	for range s.rings {
 		s.turn = (s.turn + 1) % len(s.rings)
-		if q := &s.rings[s.turn]; q.len() > 0 && (s.turn == ringProven || s.restricted < s.restrictedMax()) {
+		if q := &s.rings[s.turn]; q.len() > 0 &&
+			(s.turn == ringProven || s.restricted < s.restrictedMax()) {
 			return q.pop()
 		}
 	}

@@ -18,7 +18,9 @@ type backlog struct {
 	looked time.Time       // when the queued repositories were last examined
 }
 
-func newBacklog() backlog { return backlog{queued: map[string]uint32{}, moved: map[uint32]time.Time{}} }
+func newBacklog() backlog {
+	return backlog{queued: map[string]uint32{}, moved: map[uint32]time.Time{}}
+}
 
 // reset begins a round, which waits for slow hosts again.
 func (m *backlog) reset() { m.slow = map[uint32]bool{} }

@@ -80,7 +80,9 @@ func (f *Forget) begin() (wait func() error, err error) {
 }
 
 // update calls change if the repository must still be removed.
-func (f *Forget) update(change func(b *store.Batch, row *store.Repo) error) (wait func() error, err error) {
+func (f *Forget) update(
+	change func(b *store.Batch, row *store.Repo) error,
+) (wait func() error, err error) {
 	return f.Store.UpdateRepo(f.DID, func(b *store.Batch, row *store.Repo) error {
 		goes, err := f.goes(row)
 		if err != nil || !goes {
@@ -99,7 +101,8 @@ func (f *Forget) goes(row *store.Repo) (bool, error) {
 	case f.begun && !f.Held:
 		// A commit that arrived meanwhile was not applied and may show a signal: then a fetch
 		// decides.
-		return row.Attempt == f.attempt && row.Torn && !f.Store.Fetching(f.DID) && (row.SeenRev == f.seen || now.Excluded(f.DID)), nil
+		return row.Attempt == f.attempt && row.Torn && !f.Store.Fetching(f.DID) &&
+			(row.SeenRev == f.seen || now.Excluded(f.DID)), nil
 	}
 	return f.Due(row)
 }

@@ -48,7 +48,8 @@ func (o Options) withDefaults() Options {
 }
 
 func (o Options) validate() error {
-	if o.Store == nil || o.Gate == nil || o.WorksBefore == nil || o.Queued == nil || o.Due == nil || o.DeadDelay == nil {
+	if o.Store == nil || o.Gate == nil || o.WorksBefore == nil || o.Queued == nil || o.Due == nil ||
+		o.DeadDelay == nil {
 		return errors.New("a required field is missing")
 	}
 	return nil

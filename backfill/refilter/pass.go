@@ -73,7 +73,8 @@ func (p *pass) run(ctx context.Context) error {
 			return err
 		}
 		if ended {
-			log.Log(ctx, p.level(), "refiltering ended", "version", p.filter.Version, "scanned", p.counts.scanned, "swept", p.counts.swept,
+			log.Log(ctx, p.level(), "refiltering ended", "version", p.filter.Version,
+				"scanned", p.counts.scanned, "swept", p.counts.swept,
 				"queued", p.counts.queued, "dropped", p.counts.dropped)
 			return nil
 		}
@@ -131,7 +132,8 @@ func (p *pass) page(ctx context.Context, at store.RefilterCursor) (ended bool, e
 		}
 		return p.move(at, "", true)
 	default:
-		p.r.opts.Logger.Debug("a round of refiltering is over", "version", p.filter.Version, "left", p.left)
+		p.r.opts.Logger.Debug("a round of refiltering is over",
+			"version", p.filter.Version, "left", p.left)
 		p.patient = true
 		if _, err = p.move(at, "", false); err == nil {
 			p.pause(ctx)
@@ -242,10 +244,11 @@ func (p *pass) look(did string) (v revision, err error) {
 
 // drop forgets a repository that is no longer followed.
 func (p *pass) drop(ctx context.Context, did string) error {
-	f := &Forget{Store: p.r.store, DID: did, Version: p.filter.Version, Due: func(row *store.Repo) (bool, error) {
-		v, err := p.revise(row)
-		return v.drop && !v.later, err
-	}}
+	f := &Forget{Store: p.r.store, DID: did, Version: p.filter.Version,
+		Due: func(row *store.Repo) (bool, error) {
+			v, err := p.revise(row)
+			return v.drop && !v.later, err
+		}}
 	wait, err := f.Run(ctx)
 	if err != nil {
 		return err

@@ -14,7 +14,9 @@ type waits struct {
 }
 
 // update changes a row, and keeps the wait.
-func (w *waits) update(s *store.Store, did string, change func(b *store.Batch, row *store.Repo) error) error {
+func (w *waits) update(
+	s *store.Store, did string, change func(b *store.Batch, row *store.Repo) error,
+) error {
 	var n int64
 	wait, err := s.UpdateRepo(did, func(b *store.Batch, row *store.Repo) error {
 		err := change(b, row)

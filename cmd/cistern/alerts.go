@@ -24,8 +24,8 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// The hosts alert together, once the failing ones have hostsPercent of all repositories and at least
-// hostsLeast. Of 3,000 hosts some are always down.
+// The hosts alert together, once the failing ones have hostsPercent of all repositories and at
+// least hostsLeast. Of 3,000 hosts some are always down.
 const (
 	hostsPercent = 10
 	hostsLeast   = 10
@@ -117,8 +117,8 @@ func failingDisk(view maintain.View, dir string) (all []alert.Failure) {
 	return append(all, f)
 }
 
-// failingTogether returns the hosts as one subject: a row for each host that is down would hide what
-// matters.
+// failingTogether returns the hosts as one subject: a row for each host that is down would hide
+// what matters.
 func failingTogether(s *store.Store, standing func(uint32) hosts.Standing) (
 	[]alert.Failure, error) {
 	var all, lost, failing int64

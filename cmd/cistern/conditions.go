@@ -119,8 +119,8 @@ func nearest(dir string) string {
 	}
 }
 
-// newConditions makes the meter of what hosts send, which goes on with the count of the day, and the
-// watcher of all that pauses backfill and crawling without the operator.
+// newConditions makes the meter of what hosts send, which goes on with the count of the day, and
+// the watcher of all that pauses backfill and crawling without the operator.
 func (d *daemon) newConditions() error {
 	today, err := d.store.Traffic()
 	if err != nil {

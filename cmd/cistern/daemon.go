@@ -126,8 +126,8 @@ func listen(option, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// journaled returns a log whose lines also go to a journal: those that are written to the log of the
-// daemon, so that many of one kind leave room for others.
+// journaled returns a log whose lines also go to a journal: those that are written to the log of
+// the daemon, so that many of one kind leave room for others.
 func journaled(log *slog.Logger, journal *logbook.Book) *slog.Logger {
 	if lines, ok := log.Handler().(*logs.Handler); ok {
 		return slog.New(lines.Through(journal.Handler))
@@ -334,7 +334,8 @@ func closeListener(l net.Listener) error {
 func (d *daemon) openStore() (err error) {
 	o := store.Options{Dir: d.cfg.Data, Retention: d.cfg.Retention,
 		RetentionBytes: d.cfg.RetentionBytes, SubscriptionRetention: d.cfg.SubscriptionRetention,
-		SnapshotRetention: d.cfg.SnapshotRetention, Archive: d.cfg.OffloadTo != nil, Ephemeral: d.cfg.Ephemeral, Logger: d.log,
+		SnapshotRetention: d.cfg.SnapshotRetention, Archive: d.cfg.OffloadTo != nil,
+		Ephemeral: d.cfg.Ephemeral, Logger: d.log,
 		Registerer: d.metrics}
 	if d.tune.store != nil {
 		d.tune.store(&o)

@@ -24,14 +24,14 @@
 //
 // # Concurrency
 //
-// A command runs in a goroutine of command.Process. boxes.Run owns one for each box, and the demo one
-// that writes to its network and one for its progress.
+// A command runs in a goroutine of command.Process. boxes.Run owns one for each box, and the demo
+// one that writes to its network and one for its progress.
 //
 // # Files
 //
 //   - main.go, app.go: the process, the command tree; slack.go: how late timers may be
-//   - config.go, values.go: the options of run, and how their values are read; schedule.go: those of
-//     maintenance; man.go: the texts of the manual page
+//   - config.go, values.go: the options of run, and how their values are read; schedule.go: those
+//     of maintenance; man.go: the texts of the manual page
 //   - daemon.go, boxes.go: what starts, in which order, and how it stops
 //   - firehose.go, crawler.go, filter.go: ingest, discovery and the filter as options and the
 //     private listener set them
@@ -41,8 +41,8 @@
 //     alerts.go: what fails
 //   - demo.go, tour.go: the demo and its example queries
 //   - operations.go: the operations of maintenance, and which of them may run together
-//   - check.go: offline verification; backup.go: backups, by command and on a schedule; place.go: how
-//     a destination is named to the daemon
+//   - check.go: offline verification; backup.go: backups, by command and on a schedule; place.go:
+//     how a destination is named to the daemon
 //   - export.go: files of records, by command and as an operation; exportcars.go, import.go:
 //     repositories into CAR files, and from them
 //   - backlinks.go: the index of backlinks; offload.go: the archive of the log

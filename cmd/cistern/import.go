@@ -125,7 +125,8 @@ func (s *importSession) load(ctx context.Context, l *intake.Loader, src intake.S
 		return err
 	})
 	took := time.Since(start)
-	fmt.Fprintf(s.Stdout, "imported %s of %s: %s new, %s updated; %s not newer, %s refused; %s in %.1f s\n",
+	fmt.Fprintf(s.Stdout,
+		"imported %s of %s: %s new, %s updated; %s not newer, %s refused; %s in %.1f s\n",
 		console.Count(sum.New+sum.Updated, "repository"), console.Printable(src.String()),
 		humanize.Comma(sum.New), humanize.Comma(sum.Updated), humanize.Comma(sum.NotNewer),
 		humanize.Comma(sum.Refused), size(sum.Bytes), took.Seconds())

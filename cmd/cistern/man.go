@@ -43,10 +43,12 @@ func manVariables() [][2]string {
 		{prefix + "ADMIN, " + prefix + "ADMIN_TOKEN", "The private listener of the daemon, for every " +
 			"command that talks to one, and its secret."},
 		{prefix + "DATA", "The directory of the store, for cistern check, restore and import too."},
-		{"AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL", "The access to buckets, " +
-			"as the tools of AWS read it."},
+		{"AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL",
+			"The access to buckets, " +
+				"as the tools of AWS read it."},
 		{"NO_COLOR", "Any value but an empty one: no colours."},
-		{"TERM", "dumb: no line is redrawn, and there are no colours. linux: bars are of plain characters."},
+		{"TERM",
+			"dumb: no line is redrawn, and there are no colours. linux: bars are of plain characters."},
 		{"GOMEMLIMIT", "From how much memory on the Go runtime collects earlier, such as 1500MiB."},
 	}
 }
@@ -54,13 +56,17 @@ func manVariables() [][2]string {
 // manExitCodes returns the exit codes of the commands, and what each means.
 func manExitCodes() [][2]string {
 	return [][2]string{
-		{"0", "The command succeeded. cistern top also exits with 0 when q, Ctrl-C, SIGINT or SIGTERM ends it."},
-		{"1", "The command failed. cistern status: something needs an operator. cistern status --probe: " +
-			"the daemon is not ready. cistern check and backup verify: something differs."},
-		{strconv.Itoa(remote.ExitUnknown), "cistern status, and cistern top where there is no terminal: " +
-			"no daemon answers the first request, or it refuses it."},
+		{"0", "The command succeeded. cistern top also exits with 0 when q, Ctrl-C, SIGINT or SIGTERM " +
+			"ends it."},
+		{"1",
+			"The command failed. cistern status: something needs an operator. cistern status --probe: " +
+				"the daemon is not ready. cistern check and backup verify: something differs."},
+		{strconv.Itoa(remote.ExitUnknown),
+			"cistern status, and cistern top where there is no terminal: " +
+				"no daemon answers the first request, or it refuses it."},
 		{strconv.Itoa(command.ExitUsage), "The command line, or a variable of an option, is wrong, and " +
-			"nothing was done: an unknown command or option, a value that is refused, options that exclude each other, or options " +
+			"nothing was done: an unknown command or option, a value that is refused, options that " +
+			"exclude each other, or options " +
 			"that do not fit the store."},
 		{strconv.Itoa(command.ExitInterrupted), "A second SIGINT or SIGTERM ended the command at once."},
 	}

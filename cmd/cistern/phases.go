@@ -80,9 +80,9 @@ func (d *daemon) firehoseBusy() string {
 	return busy(events, "event")
 }
 
-// suspend makes everything durable and keeps writes from the disk, at the end of the daemon: closing
-// the store has nothing left to save. If there is no time for it, the store recovers what is missing
-// from its log when it is opened.
+// suspend makes everything durable and keeps writes from the disk, at the end of the daemon:
+// closing the store has nothing left to save. If there is no time for it, the store recovers what
+// is missing from its log when it is opened.
 func (d *daemon) suspend(ctx context.Context, end time.Time) {
 	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()

@@ -6,7 +6,8 @@ import (
 	"cistern/objects"
 )
 
-// placeOf names a destination for the daemon, without credentials: a directory by its absolute path.
+// placeOf names a destination for the daemon, without credentials: a directory by its absolute
+// path.
 func placeOf(to objects.Destination) string {
 	if dir, ok := to.(*objects.Directory); ok {
 		return absolute(dir.String())

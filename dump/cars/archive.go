@@ -67,13 +67,15 @@ func CreateArchive(name string) (a *Archive, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a = &Archive{name: name, file: f, unlock: unlock, now: time.Now, out: bufio.NewWriterSize(f, 1<<20)}
+	a = &Archive{name: name, file: f, unlock: unlock, now: time.Now,
+		out: bufio.NewWriterSize(f, 1<<20)}
 	to := io.Writer(a.out)
 	switch {
 	case strings.HasSuffix(name, "gz"):
 		a.codec, err = gzip.NewWriterLevel(a.out, gzip.BestSpeed)
 	case strings.HasSuffix(name, ".zst"):
-		a.codec, err = zstd.NewWriter(a.out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(windowBytes))
+		a.codec, err = zstd.NewWriter(a.out, zstd.WithEncoderLevel(zstd.SpeedFastest),
+			zstd.WithWindowSize(windowBytes))
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -79,8 +79,8 @@ func (x *run) resume(ctx context.Context, d objects.Destination) error {
 		return fmt.Errorf("%s in %s: %w: %w", progressName, d, objects.ErrDamaged, err)
 	}
 	if p.Epoch != x.state.Epoch || !slices.Equal(p.DIDs, x.state.DIDs) {
-		return fmt.Errorf("%s has a part of another export: of another store, or of other accounts; name "+
-			"another destination, or delete %s", d, progressName)
+		return fmt.Errorf("%s has a part of another export: of another store, or of other accounts; "+
+			"name another destination, or delete %s", d, progressName)
 	}
 	x.state, x.found = p, p.Repositories+p.LeftOut
 	return nil

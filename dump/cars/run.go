@@ -83,7 +83,8 @@ func Run(ctx context.Context, o Options) (m manifest.Manifest, err error) {
 	return m, err
 }
 
-// run makes an export while it has the destination alone. held returns an error if that may be over.
+// run makes an export while it has the destination alone. held returns an error if that may be
+// over.
 func (x *run) run(ctx context.Context, held func() error) (manifest.Manifest, error) {
 	if x.Destination != nil {
 		if err := x.resume(ctx, x.Destination); err != nil {

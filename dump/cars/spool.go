@@ -71,7 +71,8 @@ func (s *spool) flush() error {
 
 // content returns the CAR. It is valid until reset.
 func (s *spool) content() (objects.Content, error) {
-	c := objects.Content{Reader: bytes.NewReader(s.memory), Size: s.size, Sum: objects.Sum(s.hash.Sum(nil))}
+	c := objects.Content{Reader: bytes.NewReader(s.memory), Size: s.size,
+		Sum: objects.Sum(s.hash.Sum(nil))}
 	if s.filed {
 		if err := s.flush(); err != nil {
 			return c, err

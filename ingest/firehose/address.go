@@ -47,7 +47,8 @@ func basePath(path string) (string, error) {
 		return "", nil
 	}
 	for _, part := range strings.Split(path, "/")[1:] {
-		if unescaped, err := url.PathUnescape(part); err != nil || part == "" || unescaped == "." || unescaped == ".." {
+		if unescaped, err := url.PathUnescape(part); err != nil || part == "" || unescaped == "." ||
+			unescaped == ".." {
 			return "", errors.New("has a path with empty, . or .. parts")
 		}
 	}

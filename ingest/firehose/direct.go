@@ -99,7 +99,8 @@ func (s *Sources) FollowHost(origin string) error {
 	defer s.rows.Unlock()
 	isDirect := func(src *Source) bool { return src.direct.Load() }
 	isRelay := func(src *Source) bool { return !src.pds.Load() }
-	if s.get(row.URL) != nil || s.count(isRelay) == 0 || s.count(isDirect) >= directMax || s.count(nil) >= sourcesMax {
+	if s.get(row.URL) != nil || s.count(isRelay) == 0 || s.count(isDirect) >= directMax ||
+		s.count(nil) >= sourcesMax {
 		return nil
 	}
 	b := s.store.NewBatch()
@@ -107,7 +108,8 @@ func (s *Sources) FollowHost(origin string) error {
 	if err := b.CommitSync(); err != nil {
 		return err
 	}
-	s.opts.Logger.Info("following the firehose of a host directly: its listing shows commits that no relay sent", "source", row.URL)
+	s.opts.Logger.Info("following the firehose of a host directly: its listing shows commits that "+
+		"no relay sent", "source", row.URL)
 	return s.follow(row)
 }
 
@@ -137,7 +139,8 @@ func (s *Sources) dropOne(src *Source) error {
 	}
 	src.persisted.Store(false)
 	src.setRemoved(true)
-	s.opts.Logger.Info("no longer following the firehose of a host directly: the relays send its events", "source", src.url)
+	s.opts.Logger.Info("no longer following the firehose of a host directly: the relays send its "+
+		"events", "source", src.url)
 	return nil
 }
 

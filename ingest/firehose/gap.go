@@ -120,7 +120,8 @@ func (c *socket) checkGap(seq, stated int64) error {
 	if sign == "" {
 		return nil
 	}
-	s.set.opts.Logger.Warn("messages of the source may have been missed: comparing its listing", "source", s.url, "sign", sign,
+	s.set.opts.Logger.Warn("messages of the source may have been missed: comparing its listing",
+		"source", s.url, "sign", sign,
 		"cursor", s.tracker.last(), "seq", seq)
 	return s.set.reconcile(s, anew)
 }
@@ -172,7 +173,8 @@ func (c *socket) checkSilence() error {
 	if c.unread(c.sinceTime) < gapTimeDense {
 		return nil
 	}
-	s.set.opts.Logger.Info("the source has sent no message and its cursor is old: comparing its listing", "source", s.url,
+	s.set.opts.Logger.Info("the source has sent no message and its cursor is old: comparing its "+
+		"listing", "source", s.url,
 		"read_until", time.UnixMicro(c.clock))
 	return s.set.reconcile(s, false)
 }

@@ -28,7 +28,8 @@ type Options struct {
 	Resolver *net.Resolver
 	// UserAgent is sent with every request. Default "cistern".
 	UserAgent string
-	// Wake is called when a comparison of a listing was requested. It must not block. Default: nothing.
+	// Wake is called when a comparison of a listing was requested. It must not block. Default:
+	// nothing.
 	Wake func()
 
 	// Gate pauses the reading of sources: while it is shut all connections are closed, and what was
@@ -101,7 +102,8 @@ func (o Options) validate() error {
 		name string
 		n    int64
 	}{
-		{"queue bytes", o.QueueBytes}, {"silence", int64(o.SilentAfter)}, {"read timeout", int64(o.ReadTimeout)}, {"retry base", int64(o.RetryBase)},
+		{"queue bytes", o.QueueBytes}, {"silence", int64(o.SilentAfter)},
+		{"read timeout", int64(o.ReadTimeout)}, {"retry base", int64(o.RetryBase)},
 		{"retry maximum", int64(o.RetryMax)}, {"reconciliation period", int64(o.ReconcileEvery)},
 	} {
 		if f.n < 1 {

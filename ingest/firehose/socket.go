@@ -143,7 +143,8 @@ func why(err error) *ending {
 	var closed *websocket.CloseError
 	var network net.Error
 	switch {
-	case errors.As(err, &closed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+	case errors.As(err, &closed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, net.ErrClosed):
 		return &ending{kind: failClosed, err: err}
 	case errors.As(err, &network) && network.Timeout():
 		return &ending{kind: failTimeout, err: err}
@@ -175,21 +176,25 @@ func (s *Source) connect(attempt context.Context, cursor int64) (*socket, *endin
 	if s.pds.Load() {
 		dialer.ReadBufferSize = readBufferBytesPDS
 	}
-	conn, resp, err := dialer.DialContext(attempt, subscribeURL(s.url, cursor), http.Header{"User-Agent": {s.set.opts.UserAgent}})
+	conn, resp, err := dialer.DialContext(attempt, subscribeURL(s.url, cursor),
+		http.Header{"User-Agent": {s.set.opts.UserAgent}})
 	release()
 	if err != nil {
 		if resp == nil {
 			return nil, &ending{kind: failDial, err: err}
 		}
-		return nil, &ending{kind: failHTTP, err: fmt.Errorf("answer %.100q", resp.Status), wait: retryAfter(resp, s.set.opts.Now())}
+		return nil, &ending{kind: failHTTP, err: fmt.Errorf("answer %.100q", resp.Status),
+			wait: retryAfter(resp, s.set.opts.Now())}
 	}
 	if ext := resp.Header.Get("Sec-Websocket-Extensions"); ext != "" {
 		conn.Close()
-		return nil, &ending{kind: failHTTP, err: fmt.Errorf("answer with extension %.100q that was not offered", ext)}
+		return nil, &ending{kind: failHTTP,
+			err: fmt.Errorf("answer with extension %.100q that was not offered", ext)}
 	}
 	raw.left = math.MaxInt64
 	now := time.Now()
-	c := &socket{src: s, conn: conn, since: now, asked: cursor >= 0, begins: cursor >= 0, untimed: cursor >= 0, newest: -1,
+	c := &socket{src: s, conn: conn, since: now, asked: cursor >= 0, begins: cursor >= 0,
+		untimed: cursor >= 0, newest: -1,
 		clock: s.gaps.clock.Load(), sinceTime: s.set.opts.Now().UnixMicro()}
 	c.heard.Store(now.UnixNano())
 	c.reading.Store(true)
@@ -203,7 +208,8 @@ func (s *Source) connect(attempt context.Context, cursor int64) (*socket, *endin
 
 // retryAfter returns how long a busy host asks us to wait.
 func retryAfter(resp *http.Response, now time.Time) time.Duration {
-	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+	if resp.StatusCode != http.StatusTooManyRequests &&
+		resp.StatusCode != http.StatusServiceUnavailable {
 		return 0
 	}
 	text := resp.Header.Get("Retry-After")
@@ -220,7 +226,8 @@ func retryAfter(resp *http.Response, now time.Time) time.Duration {
 func (c *socket) renew(now time.Time) {
 	timeout := c.src.set.opts.ReadTimeout
 	c.lively.Store(now.UnixNano())
-	if now.Sub(c.renewed) < timeout/16 || !c.begun.IsZero() && now.Sub(c.begun) > messageTimeouts*timeout {
+	if now.Sub(c.renewed) < timeout/16 || !c.begun.IsZero() &&
+		now.Sub(c.begun) > messageTimeouts*timeout {
 		return
 	}
 	c.renewed = now
@@ -280,11 +287,13 @@ func (c *socket) checkQuiet(now time.Time, patience time.Duration) error {
 		s.gaps.read(math.MaxInt64, s.set.opts.Now().UnixMicro())
 	}
 	if quiet > patience && spoke > heard && now.Sub(time.Unix(0, spoke)) < patience {
-		return &ending{kind: failSilent, idle: s.pds.Load(), err: fmt.Errorf("no message for %s while other sources sent some",
-			quiet.Round(time.Millisecond))}
+		return &ending{kind: failSilent, idle: s.pds.Load(),
+			err: fmt.Errorf("no message for %s while other sources sent some",
+				quiet.Round(time.Millisecond))}
 	}
 	if quiet > idlePatiences*patience {
-		return &ending{kind: failSilent, idle: true, lone: true, err: fmt.Errorf("no message for %s", quiet.Round(time.Millisecond))}
+		return &ending{kind: failSilent, idle: true, lone: true,
+			err: fmt.Errorf("no message for %s", quiet.Round(time.Millisecond))}
 	}
 	return nil
 }
@@ -406,7 +415,8 @@ func (c *socket) complain(seq int64, why error) {
 	s.set.metrics.bad.Inc()
 	if s.bad.Add(1); !c.complained {
 		c.complained = true
-		s.set.opts.Logger.Warn("malformed message from source; further ones on this connection are not logged", "source", s.url, "seq", seq, "err", why)
+		s.set.opts.Logger.Warn("malformed message from source; further ones on this connection are not "+
+			"logged", "source", s.url, "seq", seq, "err", why)
 	}
 }
 
@@ -425,7 +435,8 @@ func (c *socket) skip(seq, stated int64) error {
 func (c *socket) handle(ctx context.Context, e *Event) error {
 	s, f := c.src, &e.Frame
 	if err := f.Decode(e.Message); err != nil {
-		if (f.Kind == frame.KindCommit || f.Kind == frame.KindSync) && f.DID != "" && f.Rev != "" && f.Seq > 0 {
+		if (f.Kind == frame.KindCommit || f.Kind == frame.KindSync) && f.DID != "" && f.Rev != "" &&
+			f.Seq > 0 {
 			// The shard has the repository fetched, as after any other invalid commit.
 			c.complain(f.Seq, err)
 			e.Broken = err
@@ -445,7 +456,8 @@ func (c *socket) handle(ctx context.Context, e *Event) error {
 		return c.failed(f.Name, f.Message)
 	case f.Kind == frame.KindInfo && f.Name == "OutdatedCursor" && !c.outdated:
 		c.outdated = true
-		s.set.opts.Logger.Warn("source no longer has all events since the cursor: comparing its listing", "source", s.url, "message", f.Message)
+		s.set.opts.Logger.Warn("source no longer has all events since the cursor: comparing its listing",
+			"source", s.url, "message", f.Message)
 		return s.set.reconcile(s, false)
 	}
 	return c.skip(f.Seq, f.Time)
@@ -455,7 +467,8 @@ func (c *socket) handle(ctx context.Context, e *Event) error {
 func (c *socket) failed(name, message string) error {
 	s := c.src
 	if name == "FutureCursor" && c.asked {
-		s.set.opts.Logger.Warn("source has begun a new count of messages, below the cursor: continuing at its newest message", "source", s.url, "seq", s.tracker.last())
+		s.set.opts.Logger.Warn("source has begun a new count of messages, below the cursor: continuing "+
+			"at its newest message", "source", s.url, "seq", s.tracker.last())
 		if err := s.set.reconcile(s, true); err != nil {
 			return err
 		}
@@ -523,10 +536,12 @@ func (c *socket) admit(seq, stated int64) (number int64, err error) {
 	s.strays = 0
 	// each new count costs a write and a log line, and the host could go on for ever
 	if s.recounted {
-		return 0, &ending{kind: failError, err: fmt.Errorf("the host keeps beginning new counts, seq %d", seq)}
+		return 0, &ending{kind: failError, err: fmt.Errorf("the host keeps beginning new counts, seq %d",
+			seq)}
 	}
 	s.recounted = true
-	s.set.opts.Logger.Warn("source has begun a new count of messages: following it", "source", s.url, "was", s.tracker.last(), "seq", seq)
+	s.set.opts.Logger.Warn("source has begun a new count of messages: following it",
+		"source", s.url, "was", s.tracker.last(), "seq", seq)
 	if err := s.set.reconcile(s, true); err != nil {
 		return 0, err
 	}

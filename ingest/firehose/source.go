@@ -67,7 +67,9 @@ type Source struct {
 }
 
 func newSource(set *Sources, row store.Source) *Source {
-	s := &Source{set: set, url: row.URL, id: store.SourceID(identity.HostOf(row.URL)), tracker: newTracker(-1), kick: make(chan struct{}, 1), patience: set.opts.SilentAfter, followed: set.opts.Now()}
+	s := &Source{set: set, url: row.URL, id: store.SourceID(identity.HostOf(row.URL)),
+		tracker: newTracker(-1), kick: make(chan struct{}, 1), patience: set.opts.SilentAfter,
+		followed: set.opts.Now()}
 	var name uint64
 	for _, c := range []byte(row.URL) {
 		name = name*31 + uint64(c)
@@ -237,13 +239,15 @@ func (s *Source) settle(ctx context.Context, e *ending) error {
 		if s.pds.Load() { // many PDSes are quiet most of the time
 			level = slog.LevelDebug
 		}
-		s.set.opts.Logger.Log(ctx, level, "source sends nothing: connecting anew, in case its host lost the subscription", "source", s.url, "err", e.err)
+		s.set.opts.Logger.Log(ctx, level, "source sends nothing: connecting anew, in case its host "+
+			"lost the subscription", "source", s.url, "err", e.err)
 		return nil
 	}
 	s.set.metrics.failures.WithLabelValues(e.kind).Inc()
 	failures, retry := s.fail(e)
 	if worthSaying(failures) {
-		s.set.opts.Logger.Warn("source failed", "source", s.url, "kind", e.kind, "failures", failures, "retry", retry, "err", e.text())
+		s.set.opts.Logger.Warn("source failed", "source", s.url, "kind", e.kind, "failures", failures,
+			"retry", retry, "err", e.text())
 	}
 	if e.kind != failRead || !e.inside {
 		return nil
@@ -259,7 +263,8 @@ func (s *Source) settle(ctx context.Context, e *ending) error {
 		return nil
 	}
 	s.stuck = 0
-	s.set.opts.Logger.Warn("source sends the same unreadable message on every connection: continuing at its newest message", "source", s.url, "seq", s.stuckAt)
+	s.set.opts.Logger.Warn("source sends the same unreadable message on every connection: "+
+		"continuing at its newest message", "source", s.url, "seq", s.stuckAt)
 	return s.set.reconcile(s, true)
 }
 
@@ -438,8 +443,10 @@ func (s *Source) eventAge() time.Duration {
 
 func (s *Source) status() Status {
 	st := Status{
-		URL: s.url, PDS: s.pds.Load(), Direct: s.direct.Load(), Named: s.set.named[s.url], Persisted: s.persisted.Load(),
-		Seq: max(0, s.tracker.last()), Events: s.messages.Load(), Bytes: s.bytes.Load(), BadFrames: s.bad.Load(), Refused: s.foreign.Load(),
+		URL: s.url, PDS: s.pds.Load(), Direct: s.direct.Load(), Named: s.set.named[s.url],
+		Persisted: s.persisted.Load(),
+		Seq:       max(0, s.tracker.last()), Events: s.messages.Load(), Bytes: s.bytes.Load(),
+		BadFrames: s.bad.Load(), Refused: s.foreign.Load(),
 		Lag: s.lag(),
 	}
 	if at := s.lastRead.Load(); at != 0 {

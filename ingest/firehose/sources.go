@@ -88,7 +88,8 @@ func New(opts Options) (*Sources, error) {
 	s := &Sources{
 		opts:  opts,
 		store: opts.Store,
-		dial:  identity.Dialer(identity.TransportOptions{AllowPrivate: opts.AllowPrivate, Resolver: opts.Resolver}),
+		dial: identity.Dialer(identity.TransportOptions{AllowPrivate: opts.AllowPrivate,
+			Resolver: opts.Resolver}),
 		queue: semaphore.NewWeighted(opts.QueueBytes),
 		named: map[string]bool{},
 		kick:  make(chan struct{}, 1),
@@ -117,7 +118,8 @@ func New(opts Options) (*Sources, error) {
 	for _, row := range rows {
 		if row.Removed {
 			if s.named[row.URL] {
-				opts.Logger.Warn("source stays removed though an option names it: DELETE /firehose/sources removed it, POST adds it again", "source", row.URL)
+				opts.Logger.Warn("source stays removed though an option names it: DELETE /firehose/sources "+
+					"removed it, POST adds it again", "source", row.URL)
 			}
 			delete(s.byURL, row.URL)
 			continue
@@ -188,8 +190,8 @@ func (s *Sources) saveEvery(ctx context.Context) error {
 	}
 }
 
-// Save writes the cursors of all sources up to the events that are handled. After Run it writes what
-// was handled since.
+// Save writes the cursors of all sources up to the events that are handled. After Run it writes
+// what was handled since.
 func (s *Sources) Save() error {
 	b := s.store.NewBatch()
 	moved, unlock, err := s.gather(b)

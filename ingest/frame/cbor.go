@@ -48,7 +48,8 @@ func (r *reader) head() (major byte, arg uint64) {
 		return repo.MajorSimple, 0
 	}
 	major, arg, next, ok := repo.Head(r.b, r.at)
-	if !ok || major == repo.MajorSimple && next-r.at > 1 && arg < 32 { // simple values below 32 have one byte
+	// simple values below 32 have one byte
+	if !ok || major == repo.MajorSimple && next-r.at > 1 && arg < 32 {
 		r.fail("truncated, not in its shortest form, indefinite or reserved")
 		return 0, 0
 	}

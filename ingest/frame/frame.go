@@ -65,7 +65,8 @@ func (f *Frame) Decode(message []byte) error {
 	r := reader{b: message[:min(len(message), BytesMax)]}
 	kind := readHeader(&r)
 	if r.failed() {
-		return fmt.Errorf("decode frame of %d bytes: header: %s: %w", len(message), r.why, repo.ErrInvalid)
+		return fmt.Errorf("decode frame of %d bytes: header: %s: %w",
+			len(message), r.why, repo.ErrInvalid)
 	}
 	f.Kind = kind
 	why := f.readBody(&r)

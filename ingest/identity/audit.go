@@ -82,7 +82,8 @@ func parseAudit(did syntax.DID, body []byte, at time.Time) ([]*repo.Key, error) 
 	}
 	for _, e := range log {
 		if e.DID != did || e.CreatedAt.IsZero() {
-			return nil, fmt.Errorf("audit log of %s has an entry of %.80q at %s: %w", did, e.DID, e.CreatedAt, ErrInvalid)
+			return nil, fmt.Errorf("audit log of %s has an entry of %.80q at %s: %w",
+				did, e.DID, e.CreatedAt, ErrInvalid)
 		}
 	}
 	log = slices.DeleteFunc(log, func(e auditEntry) bool { return e.Nullified })

@@ -93,7 +93,8 @@ func (o Options) validatePLC(base string) error {
 	}
 	addr, err := netip.ParseAddr(u.Hostname())
 	if u.Hostname() == "localhost" || (err == nil && CheckPublic(addr) != nil) {
-		return fmt.Errorf("PLC directory %q is at a private address: add --allow-private, or it is never connected to", base)
+		return fmt.Errorf("PLC directory %q is at a private address: add --allow-private, or it is "+
+			"never connected to", base)
 	}
 	return nil
 }
@@ -202,7 +203,8 @@ func (d *Directory) Remember(ident Identity, at time.Time) {
 		at = now
 	}
 	expires := at.Add(d.opts.TTL)
-	if !now.Before(expires) || ident.DID == "" || len(ident.DID) > cachedDIDMax || ident.PDS == "" || d.knows(ident.DID) {
+	if !now.Before(expires) || ident.DID == "" || len(ident.DID) > cachedDIDMax || ident.PDS == "" ||
+		d.knows(ident.DID) {
 		return
 	}
 	if ident.PublicKey == nil {

@@ -34,10 +34,10 @@
 //
 // # Concurrency
 //
-// A Directory is safe for concurrent use and starts no goroutine: Run uses that of its caller. Its lock is never held over I/O:
-// Cached, Remember and Purge do not wait for lookups. Concurrent lookups of one DID share one
-// request, a flight. The first caller makes it with its own context; if that caller gives up, a
-// waiting caller repeats it.
+// A Directory is safe for concurrent use and starts no goroutine: Run uses that of its caller. Its
+// lock is never held over I/O: Cached, Remember and Purge do not wait for lookups. Concurrent
+// lookups of one DID share one request, a flight. The first caller makes it with its own context;
+// if that caller gives up, a waiting caller repeats it.
 //
 // # Files
 //

@@ -64,7 +64,8 @@ type document struct {
 	} `json:"service"`
 }
 
-// decodeDocument reads JSON. Values of another type than their field's are skipped, and leave it empty.
+// decodeDocument reads JSON. Values of another type than their field's are skipped, and leave it
+// empty.
 func decodeDocument(body []byte) (doc document, err error) {
 	err = json.Unmarshal(body, &doc)
 	if mismatch := (*json.UnmarshalTypeError)(nil); errors.As(err, &mismatch) {
@@ -80,7 +81,8 @@ func parseDocument(did syntax.DID, body []byte) (Identity, error) {
 		return Identity{}, fmt.Errorf("decode document of %s: %w: %w", did, err, ErrInvalid)
 	}
 	if doc.ID == "" {
-		return Identity{}, fmt.Errorf("the answer for %s is JSON without an id, and so no DID document: %w", did, ErrInvalid)
+		return Identity{}, fmt.Errorf("the answer for %s is JSON without an id, and so no DID "+
+			"document: %w", did, ErrInvalid)
 	}
 	if doc.ID != did.String() {
 		return Identity{}, fmt.Errorf("document of %s names %.80q: %w", did, doc.ID, ErrInvalid)
@@ -182,7 +184,8 @@ func isOfType(form any, want string) bool {
 	return form == any(want)
 }
 
-// keyTextMax bounds a key in a document or a row: a did:key takes 57 bytes, a point in the older form 90.
+// keyTextMax bounds a key in a document or a row: a did:key takes 57 bytes, a point in the older
+// form 90.
 const keyTextMax = 256
 
 // ParseKey parses a signing key in the form of Identity.Key ("did:key:z…"). The error is ErrNoKey.
@@ -199,7 +202,8 @@ func ParseKey(text string) (*repo.Key, error) {
 
 // parseEndpoint returns the origin of a service endpoint, which must have a scheme.
 func parseEndpoint(text string) (string, error) {
-	if scheme, _, _ := strings.Cut(strings.ToLower(text), "://"); scheme != "https" && scheme != "http" {
+	if scheme, _, _ := strings.Cut(strings.ToLower(text), "://"); scheme != "https" &&
+		scheme != "http" {
 		return "", fmt.Errorf("endpoint %.200q is not http or https", text)
 	}
 	origin, err := ParseOrigin(text)

@@ -19,10 +19,10 @@ type Fault struct {
 	Error    string    // of the newest request that failed
 }
 
-// A fault begins once at least 1 of faultShare requests of the last FaultWindow failed, and at least
-// faultLeast requests. It ends once fewer than 1 of wellShare requests fail, and this lasts for
-// wellTime. So one moment of failures makes a fault of less than 8 minutes (FaultWindow, wellTime
-// and one probe), which is shorter than the default grace of an alert.
+// A fault begins once at least 1 of faultShare requests of the last FaultWindow failed, and at
+// least faultLeast requests. It ends once fewer than 1 of wellShare requests fail, and this lasts
+// for wellTime. So one moment of failures makes a fault of less than 8 minutes (FaultWindow,
+// wellTime and one probe), which is shorter than the default grace of an alert.
 const (
 	// FaultWindow is the time whose requests are judged.
 	FaultWindow = 5 * time.Minute

@@ -60,7 +60,9 @@ func outcome(err error) string {
 
 // fetchPLC asks the PLC directories in turn until one has the resource at a path below the DID: ""
 // for the document. The answer is bounded in size.
-func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, limit int64) ([]byte, error) {
+func (d *Directory) fetchPLC(
+	ctx context.Context, did syntax.DID, path string, limit int64,
+) ([]byte, error) {
 	if !validPLC(did.Identifier()) {
 		return nil, fmt.Errorf("DID %.80q is not 24 base32 letters: %w", did, ErrInvalid)
 	}
@@ -108,9 +110,11 @@ func (d *Directory) share(directories int) time.Duration {
 	return d.opts.Timeout / time.Duration(max(1, directories))
 }
 
-// ask gets the resource at a path below a DID from one PLC directory, and notes whether the directory
-// gave an answer about the DID.
-func (d *Directory) ask(ctx context.Context, within time.Duration, base, did, path string, limit int64) ([]byte, error) {
+// ask gets the resource at a path below a DID from one PLC directory, and notes whether the
+// directory gave an answer about the DID.
+func (d *Directory) ask(
+	ctx context.Context, within time.Duration, base, did, path string, limit int64,
+) ([]byte, error) {
 	body, err := d.get(ctx, within, base+"/"+did+path, limit)
 	if page, ok := errors.AsType[*missingPage](err); ok {
 		err = errors.New(page.page) // not ErrNotFound
@@ -188,8 +192,8 @@ func (e *notJSON) Error() string {
 	return fmt.Sprintf("HTTP 200 from %s with content type %.80q is not JSON", e.host, e.contentType)
 }
 
-// missingPage is an answer with status 404 or 410 that is an HTML page: of a proxy, of a wrong path or
-// of an abandoned domain. A did:web does not exist then, but a PLC directory answers in JSON.
+// missingPage is an answer with status 404 or 410 that is an HTML page: of a proxy, of a wrong path
+// or of an abandoned domain. A did:web does not exist then, but a PLC directory answers in JSON.
 type missingPage struct {
 	error        // what the status means
 	page  string // what is in its place
@@ -204,7 +208,8 @@ func missing(resp *http.Response, host string) error {
 		err = fmt.Errorf("HTTP 404 from %s: %w", host, ErrNotFound)
 	}
 	if isPage(resp) {
-		return &missingPage{err, fmt.Sprintf("HTTP %d from %s is a page and not about the DID", resp.StatusCode, host)}
+		return &missingPage{err, fmt.Sprintf("HTTP %d from %s is a page and not about the DID",
+			resp.StatusCode, host)}
 	}
 	return err
 }
@@ -216,7 +221,9 @@ func isPage(resp *http.Response) bool {
 }
 
 // get fetches JSON, bounded in size and time. Errors state what came instead.
-func (d *Directory) get(ctx context.Context, within time.Duration, url string, limit int64) ([]byte, error) {
+func (d *Directory) get(
+	ctx context.Context, within time.Duration, url string, limit int64,
+) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

@@ -6,7 +6,8 @@ type metrics struct {
 	// of cistern_identity_lookups_total, by result:
 	hits, misses, coalesced prometheus.Counter
 
-	fetches *prometheus.CounterVec // method: plc, web, audit; outcome: ok, not_found, invalid, rate_limited, error
+	// method: plc, web, audit; outcome: ok, not_found, invalid, rate_limited, error
+	fetches *prometheus.CounterVec
 	seconds prometheus.Histogram
 }
 

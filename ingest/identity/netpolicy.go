@@ -37,7 +37,8 @@ type TransportOptions struct {
 	HTTP2 bool
 }
 
-// redirectsMax bounds how often one request may be sent elsewhere: a relay sends us to the PDS, and that perhaps to its new name.
+// redirectsMax bounds how often one request may be sent elsewhere: a relay sends us to the PDS, and
+// that perhaps to its new name.
 const redirectsMax = 3
 
 // responseHeaderBytesMax bounds the headers of one answer; real ones are below 4 KiB.
@@ -75,8 +76,11 @@ func NewTransport(opts TransportOptions) *http.Transport {
 
 // Dialer returns the dial function of NewTransport, for other protocols: it connects to public
 // addresses only (ErrPrivateAddress), within DialTimeout.
-func Dialer(opts TransportOptions) func(ctx context.Context, network, address string) (net.Conn, error) {
-	dialer := &net.Dialer{Timeout: opts.withDefaults().DialTimeout, KeepAlive: 30 * time.Second, Resolver: opts.Resolver}
+func Dialer(
+	opts TransportOptions,
+) func(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: opts.withDefaults().DialTimeout, KeepAlive: 30 * time.Second,
+		Resolver: opts.Resolver}
 	if !opts.AllowPrivate {
 		guard := &addressGuard{interfaces: net.InterfaceAddrs, now: time.Now}
 		dialer.Control = guard.control
@@ -111,7 +115,8 @@ type addressGuard struct {
 	read time.Time
 }
 
-// ownAddressesAge is how old the list of this machine's addresses may be; reading it takes some 50 µs.
+// ownAddressesAge is how old the list of this machine's addresses may be; reading it takes some 50
+// µs.
 const ownAddressesAge = time.Minute
 
 // control is a net.Dialer.Control: it checks the resolved address before the connection is made.
@@ -202,7 +207,8 @@ var reservedRanges = []struct {
 	{netip.MustParsePrefix("10.0.0.0/8"), "private"},
 	{netip.MustParsePrefix("100.64.0.0/10"), "carrier-grade NAT"},
 	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
-	{netip.MustParsePrefix("168.63.129.16/32"), "Azure's own services"}, // public by number, answered by the host of a virtual machine
+	// public by number, answered by the host of a virtual machine
+	{netip.MustParsePrefix("168.63.129.16/32"), "Azure's own services"},
 	{netip.MustParsePrefix("169.254.0.0/16"), "link-local"},
 	{netip.MustParsePrefix("172.16.0.0/12"), "private"},
 	{netip.MustParsePrefix("192.0.0.0/24"), "IETF protocol assignments"},

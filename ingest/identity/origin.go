@@ -84,7 +84,8 @@ func ParseBase(s string) (origin, path string, err error) {
 // which may hold a password.
 func errScheme(s string) error {
 	if s != "" && !strings.Contains(s, "://") {
-		return errors.New("does not say whether it is http, https, ws or wss: put https:// before it, or http:// if it speaks no TLS")
+		return errors.New("does not say whether it is http, https, ws or wss: put https:// before it, " +
+			"or http:// if it speaks no TLS")
 	}
 	return errors.New("is not http, https, ws or wss")
 }
@@ -127,7 +128,8 @@ func canonicalHost(u *url.URL) (string, error) {
 		last = label
 	}
 	if addr, err := netip.ParseAddr(host); numeric(last) && (err != nil || !addr.Is4()) {
-		return "", errors.New("has a host that is a number, but no IPv4 address") // 127.1, 0x7f000001: resolvers read them
+		// 127.1, 0x7f000001: resolvers read them
+		return "", errors.New("has a host that is a number, but no IPv4 address")
 	}
 	return host, nil
 }

@@ -65,7 +65,8 @@ func (p *plcPool) order() (bases []string, until time.Time) {
 	return append(bases, last...), until
 }
 
-// failed notes that a directory gave no answer about a DID, and puts it behind the others for a moment.
+// failed notes that a directory gave no answer about a DID, and puts it behind the others for a
+// moment.
 func (p *plcPool) failed(base, did string, err error) {
 	p.update(base, func(d *plcDirectory) {
 		d.failing = p.now().Add(failingPause)
@@ -110,8 +111,9 @@ func (p *plcPool) faults() (all []Fault) {
 // probe is a request for a DID that Run makes to a directory.
 type probe struct{ base, did string }
 
-// probes returns the probes of the directories that did not answer a request of the last FaultWindow,
-// or have a fault. The probe of a directory that asked us to wait is not made, and counts as refused.
+// probes returns the probes of the directories that did not answer a request of the last
+// FaultWindow, or have a fault. The probe of a directory that asked us to wait is not made, and
+// counts as refused.
 func (p *plcPool) probes() (all []probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

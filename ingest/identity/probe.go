@@ -6,11 +6,12 @@ import (
 	"cistern/loop"
 )
 
-// Faults returns the PLC directories that do not answer enough requests, in the order of Options.PLC.
+// Faults returns the PLC directories that do not answer enough requests, in the order of
+// Options.PLC.
 func (d *Directory) Faults() []Fault { return d.plc.faults() }
 
-// Run asks each PLC directory that fails, every Options.ProbeEvery, until ctx ends. So a fault begins
-// and ends also if nothing is looked up meanwhile. It returns nil.
+// Run asks each PLC directory that fails, every Options.ProbeEvery, until ctx ends. So a fault
+// begins and ends also if nothing is looked up meanwhile. It returns nil.
 func (d *Directory) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		loop.Sleep(ctx, d.opts.ProbeEvery, nil)

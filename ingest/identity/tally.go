@@ -31,8 +31,8 @@ func (t *tally) at(now time.Time) *slot {
 }
 
 // sum returns how many requests of the last FaultWindow failed, and how many there were. Requests
-// that were refused by a 429 count as failed in slots in which none was answered. In other slots they
-// do not count: lookups are only delayed.
+// that were refused by a 429 count as failed in slots in which none was answered. In other slots
+// they do not count: lookups are only delayed.
 func (t *tally) sum(now time.Time) (failed, asked int) {
 	last := slotNumber(now)
 	for _, s := range t {

@@ -189,7 +189,8 @@ func (b *body) readSpool(at int64) ([]byte, error) {
 		return nil, fmt.Errorf("read spool: %w", err)
 	}
 	length, k := binary.Uvarint(b.scratch[:n])
-	if k <= 0 || length < CIDBytes || length > CIDBytes+blockBytesMax || int64(length) > b.spooled-at-int64(k) {
+	if k <= 0 || length < CIDBytes || length > CIDBytes+blockBytesMax ||
+		int64(length) > b.spooled-at-int64(k) {
 		return nil, fmt.Errorf("read spool: section at %d is not what was written", at)
 	}
 	if size := k + int(length); size > n {

@@ -28,7 +28,8 @@ type CAROptions struct {
 	// first on; false means to spool from here on. Nil: always true.
 	Grow func(bytes int64) bool
 	// GrowIndex is asked before the index takes the given number of bytes, once it has 128 KiB; it
-	// keeps half as many meanwhile. An error ends the reading and is returned wrapped. Nil: always nil.
+	// keeps half as many meanwhile. An error ends the reading and is returned wrapped. Nil: always
+	// nil.
 	GrowIndex func(bytes int64) error
 }
 
@@ -74,12 +75,12 @@ type CAR struct {
 	proven    CID    // data CID of the tree that a Walk has passed without error
 }
 
-// ReadCAR reads a CAR v1 to the end of r. Every block is hashed against its CID as it arrives, except
-// for blocks whose CID is not v1, dag-cbor, sha2-256: they are skipped, as no repository can name
-// them. A section without a CID is ErrInvalid, and so is a body that ends inside a
-// section (also io.ErrUnexpectedEOF). Blocks that stand there twice are kept once. Errors of r
-// are wrapped and not ErrInvalid. A body that ends between two sections is complete as far as
-// ReadCAR can tell: Walk finds out what is missing.
+// ReadCAR reads a CAR v1 to the end of r. Every block is hashed against its CID as it arrives,
+// except for blocks whose CID is not v1, dag-cbor, sha2-256: they are skipped, as no repository can
+// name them. A section without a CID is ErrInvalid, and so is a body that ends inside a section
+// (also io.ErrUnexpectedEOF). Blocks that stand there twice are kept once. Errors of r are wrapped
+// and not ErrInvalid. A body that ends between two sections is complete as far as ReadCAR can tell:
+// Walk finds out what is missing.
 func ReadCAR(r io.Reader, o CAROptions) (*CAR, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -144,7 +145,8 @@ func (c *CAR) readBlock() error {
 		return fmt.Errorf("block %s does not hash to its CID: %w", want.String(), ErrInvalid)
 	}
 	if pos >= noPos-1 {
-		return fmt.Errorf("CAR does not fit into %d bytes of memory and spool: %w", uint64(noPos), ErrInvalid)
+		return fmt.Errorf("CAR does not fit into %d bytes of memory and spool: %w",
+			uint64(noPos), ErrInvalid)
 	}
 	c.arrived = append(c.arrived, arrival{hash: c.index.hash(&want), pos: pos})
 	if len(c.arrived) < arrivalsMax && c.body.inMemory(pos) {

@@ -29,7 +29,8 @@ func HashCID(block []byte) CID { return sha256.Sum256(block) }
 // ParseCIDBytes reads the binary form, without the 0x00 that precedes it in a CBOR link.
 func ParseCIDBytes(b []byte) (CID, error) {
 	if len(b) != CIDBytes || string(b[:len(cidPrefix)]) != cidPrefix {
-		return CID{}, fmt.Errorf("CID %x is not v1 dag-cbor sha2-256: %w", b[:min(len(b), CIDBytes)], ErrInvalid)
+		return CID{}, fmt.Errorf("CID %x is not v1 dag-cbor sha2-256: %w",
+			b[:min(len(b), CIDBytes)], ErrInvalid)
 	}
 	return CID(b[len(cidPrefix):]), nil
 }

@@ -105,7 +105,8 @@ func field(b []byte, at int, key string, major byte) (from, to int, ok bool) {
 // CheckRev returns an error if the rev is more than RevSkewMax after now.
 func (c Commit) CheckRev(now time.Time) error {
 	if t := TIDTime(c.Rev); t.IsZero() || t.Sub(now) > RevSkewMax {
-		return fmt.Errorf("rev %s is %s in the future: %w", c.Rev, t.Sub(now).Round(time.Second), ErrInvalid)
+		return fmt.Errorf("rev %s is %s in the future: %w",
+			c.Rev, t.Sub(now).Round(time.Second), ErrInvalid)
 	}
 	return nil
 }
@@ -118,7 +119,8 @@ func (c Commit) Verify(block []byte, key *Key) error {
 	if err != nil {
 		return fmt.Errorf("commit: %w: %w", err, ErrInvalid)
 	}
-	if parsed.Data != c.Data || parsed.DID != c.DID || parsed.Rev != c.Rev || !slices.Equal(parsed.Sig, c.Sig) {
+	if parsed.Data != c.Data || parsed.DID != c.DID || parsed.Rev != c.Rev ||
+		!slices.Equal(parsed.Sig, c.Sig) {
 		return fmt.Errorf("commit %s rev %s is not of this block: %w", c.DID, c.Rev, ErrInvalid)
 	}
 	unsigned := make([]byte, 0, len(block))

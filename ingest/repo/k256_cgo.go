@@ -28,8 +28,8 @@ func parseK256(compressed []byte) (*k256Key, error) {
 	return k, nil
 }
 
-// verify reports whether sig is the signature of content. libsecp256k1 refuses what atcrypto refuses:
-// a high s, and an r or s that is 0 or not below the order of the group.
+// verify reports whether sig is the signature of content. libsecp256k1 refuses what atcrypto
+// refuses: a high s, and an r or s that is 0 or not below the order of the group.
 func (k *k256Key) verify(content, sig []byte) bool {
 	digest := sha256.Sum256(content)
 	return secp256k1.VerifySignature(k.point[:], digest[:], sig)

@@ -4,7 +4,8 @@ package repo
 
 import "github.com/bluesky-social/indigo/atproto/atcrypto"
 
-// k256Key is a key of K-256 for the library in Go, which takes more than twice as long as libsecp256k1.
+// k256Key is a key of K-256 for the library in Go, which takes more than twice as long as
+// libsecp256k1.
 type k256Key struct {
 	public *atcrypto.PublicKeyK256
 }

@@ -50,8 +50,8 @@ const (
 	// nodes; at 8,192 a block has 244 bytes.
 	sliceBlocksMax = 8192
 
-	// sliceKeyBytesMax bounds what the keys of a slice's nodes become when they are written out. 2 MB of
-	// nodes are 37,000 entries at most, of 200 bytes each; only keys of nearly 1 KiB make more.
+	// sliceKeyBytesMax bounds what the keys of a slice's nodes become when they are written out. 2 MB
+	// of nodes are 37,000 entries at most, of 200 bytes each; only keys of nearly 1 KiB make more.
 	sliceKeyBytesMax = 8 << 20
 
 	// sliceKeyChunkBytes holds the keys of an ordinary commit: 30 of 40 bytes each.

@@ -309,7 +309,8 @@ func (p *Partial) layerOf(o *outpost, block []byte, left uint32) (int, error) {
 
 // place checks the place of a key. That it follows the previous key of its node was checked before.
 func (p *Partial) place(o *outpost, key []byte, i int) error {
-	if i == 0 && o.lo != nil && bytes.Compare(key, o.lo) <= 0 || o.hi != nil && bytes.Compare(key, o.hi) >= 0 {
+	if i == 0 && o.lo != nil && bytes.Compare(key, o.lo) <= 0 ||
+		o.hi != nil && bytes.Compare(key, o.hi) >= 0 {
 		return errKeyBounds
 	}
 	if keyLayer(key) != o.layer {
@@ -373,7 +374,8 @@ func (p *Partial) Walk(data CID, fn func(Leaf) error) error {
 		if !ok && !l.held {
 			return fmt.Errorf("record %s of %q is missing: %w", l.cid.String(), l.key, ErrInvalid)
 		}
-		if err := fn(Leaf{Key: l.key, CID: l.cid, Block: b.index, Record: b.data, Valid: p.path.valid(l.key)}); err != nil {
+		if err := fn(Leaf{Key: l.key, CID: l.cid, Block: b.index, Record: b.data,
+			Valid: p.path.valid(l.key)}); err != nil {
 			return err
 		}
 	}

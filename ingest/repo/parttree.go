@@ -151,12 +151,14 @@ func (s *Slice) Find(data CID, path []byte) (CID, error) {
 	return *entry.value, nil
 }
 
-// descend goes from the top to the node of the given layer in whose range key is, or as near to it as
-// there are nodes, and leaves the way in path. It returns the entry of key, nil if there is none.
+// descend goes from the top to the node of the given layer in whose range key is, or as near to it
+// as there are nodes, and leaves the way in path. It returns the entry of key, nil if there is
+// none.
 func (s *Slice) descend(key []byte, layer int) (*partEntry, error) {
 	t := &s.tree
 	if !ValidKey(key) {
-		return nil, fmt.Errorf("tree key %q: %w: %w", key[:min(len(key), keyBytesMax)], errKeyLength, ErrInvalid)
+		return nil, fmt.Errorf("tree key %q: %w: %w", key[:min(len(key), keyBytesMax)],
+			errKeyLength, ErrInvalid)
 	}
 	t.path = t.path[:0]
 	l, at, lo, hi := &t.top, t.layer, []byte(nil), []byte(nil)
@@ -220,7 +222,8 @@ func (s *Slice) parse(block []byte, layer int, lo, hi []byte) (n *partNode, err 
 		if key, err = t.key(key[:p.prefixLen], suffix); err != nil {
 			return nil, err
 		}
-		n.entries = append(n.entries, partEntry{key: key, value: (*CID)(block[p.value:]), right: linkAt(block, p.right)})
+		n.entries = append(n.entries, partEntry{key: key, value: (*CID)(block[p.value:]),
+			right: linkAt(block, p.right)})
 	}
 	return n, n.check(lo, hi)
 }
@@ -247,7 +250,8 @@ func (n *partNode) check(lo, hi []byte) error {
 		if n.layer < 0 {
 			n.layer = keyLayer(n.entries[0].key)
 		}
-		if lo != nil && bytes.Compare(n.entries[0].key, lo) <= 0 || hi != nil && bytes.Compare(n.entries[last].key, hi) >= 0 {
+		if lo != nil && bytes.Compare(n.entries[0].key, lo) <= 0 ||
+			hi != nil && bytes.Compare(n.entries[last].key, hi) >= 0 {
 			return errKeyBounds
 		}
 	}

@@ -111,7 +111,8 @@ func (s *Slice) add(entry []byte) error {
 		return errBlockHash
 	}
 	h := s.index.hash(b.id)
-	if _, known := s.find(h, b.id); !known { // or thousands of blocks with one CID would take quadratic time
+	// Thousands of entries with one CID would take quadratic time.
+	if _, known := s.find(h, b.id); !known {
 		s.index.add(h, uint64(len(s.blocks)))
 	}
 	s.blocks = append(s.blocks, b)

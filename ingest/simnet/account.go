@@ -143,7 +143,8 @@ func (a *Account) commit(writes []Write) (Commit, error) {
 		}
 		ops = append(ops, op)
 	}
-	a.prev, a.now, a.imported = old, newSnapshot(a.did, a.tick(), next.leaves, a.key, a.net.opts.Preorder), ""
+	a.prev, a.now, a.imported = old, newSnapshot(a.did, a.tick(), next.leaves, a.key,
+		a.net.opts.Preorder), ""
 	a.emitCommit(old, ops)
 	return Commit{
 		DID: a.did, Rev: a.now.rev, Since: old.rev,
@@ -243,7 +244,8 @@ func (a *Account) Tombstone() {
 	}
 }
 
-// RotateKey gives the account a new signing key in its DID document, and signs an empty commit with it.
+// RotateKey gives the account a new signing key in its DID document, and signs an empty commit with
+// it.
 func (a *Account) RotateKey() Commit {
 	a.mu.Lock()
 	defer a.mu.Unlock()

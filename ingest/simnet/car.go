@@ -33,7 +33,8 @@ func appendCARBlock(dst []byte, b block) []byte {
 func appendClutter(dst []byte) []byte {
 	digest := repo.HashCID(nil)
 	for _, section := range []string{
-		"\x01\x55\x12\x20" + string(digest[:]), "\x12\x20" + string(digest[:]) + "a node", "\x01\x71\x00\x01\xa0\xa0",
+		"\x01\x55\x12\x20" + string(digest[:]), "\x12\x20" + string(digest[:]) +
+			"a node", "\x01\x71\x00\x01\xa0\xa0",
 	} {
 		dst = append(binary.AppendUvarint(dst, uint64(len(section))), section...)
 	}
@@ -53,7 +54,8 @@ func encodeCAR(root repo.CID, blocks []block) []byte {
 	return car
 }
 
-// writeCAR streams a CAR through one buffer, with clutter before its blocks and after them if wanted.
+// writeCAR streams a CAR through one buffer, with clutter before its blocks and after them if
+// wanted.
 func writeCAR(w io.Writer, root repo.CID, blocks []block, clutter bool) error {
 	const flushBytes = 64 << 10
 	buf := appendCARHeader(make([]byte, 0, flushBytes+8<<10), root)

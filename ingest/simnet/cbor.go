@@ -19,8 +19,8 @@ const (
 	blobPrefix = "\x01\x55\x12\x20"
 )
 
-// EncodeRecord is v as DAG-CBOR. It takes nil, bool, int, int64, string, []byte, repo.CID, RawCID, []any and
-// map[string]any, and panics on anything else.
+// EncodeRecord is v as DAG-CBOR. It takes nil, bool, int, int64, string, []byte, repo.CID, RawCID,
+// []any and map[string]any, and panics on anything else.
 func EncodeRecord(v map[string]any) []byte { return appendValue(nil, v) }
 
 func appendValue(b []byte, v any) []byte {

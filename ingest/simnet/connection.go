@@ -49,8 +49,8 @@ func (h *Host) connState(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// Die has the host reset the connections it has and, until Up or Down, all that come, which its log notes. Unlike
-// a host that is Down it keeps its port.
+// Die has the host reset the connections it has and, until Up or Down, all that come, which its log
+// notes. Unlike a host that is Down it keeps its port.
 func (h *Host) Die() error {
 	if err := h.Up(); err != nil {
 		return err

@@ -2,10 +2,10 @@ package simnet
 
 import "time"
 
-// Decide has a relay treat an account in its own way, whatever the account's host says, and tell of that on its stream. Takendown
-// and Suspended: it passes on nothing of the account and does not list it. Throttled and
-// Desynchronized: it holds back commits. Active ends its decision, and it tells of the account as its
-// host does. The truth, and what other relays say, stay as they are.
+// Decide has a relay treat an account in its own way, whatever the account's host says, and tell of
+// that on its stream. Takendown and Suspended: it passes on nothing of the account and does not
+// list it. Throttled and Desynchronized: it holds back commits. Active ends its decision, and it
+// tells of the account as its host does. The truth, and what other relays say, stay as they are.
 func (h *Host) Decide(a *Account, s Status) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -70,8 +70,8 @@ func (a *Account) FormerHost() *Host {
 	return a.former[len(a.former)-1]
 }
 
-// FormerSays has a former host tell of the account, on its own stream and, as relays that look at a stale document do, on
-// those of the relays. Its clock is ahead. The account stays as it is.
+// FormerSays has a former host tell of the account, on its own stream and, as relays that look at a
+// stale document do, on those of the relays. Its clock is ahead. The account stays as it is.
 func (a *Account) FormerSays(s Status, ahead time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

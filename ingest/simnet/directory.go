@@ -27,7 +27,8 @@ func (l *relay) writeHosts(w http.ResponseWriter, r *http.Request) {
 		if !h.isUp() {
 			status = "offline"
 		}
-		hosts = append(hosts, map[string]any{"hostname": strings.TrimPrefix(h.URL(), "http://"), "status": status,
+		hosts = append(hosts, map[string]any{"hostname": strings.TrimPrefix(h.URL(), "http://"),
+			"status":       status,
 			"accountCount": len(h.listed())})
 	}
 	out := map[string]any{"hosts": hosts}
@@ -46,12 +47,15 @@ func (h *Host) isUp() bool {
 // writeHolders answers listReposByCollection of a host, or of a relay if h is nil, with the active
 // accounts that it knows and that have a record in the collection. The cursor is the number of the
 // next account. A page may be empty.
-func writeHolders(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host, knows func(*Account) bool) {
+func writeHolders(
+	w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host, knows func(*Account) bool,
+) {
 	collection := r.URL.Query().Get("collection")
 	limit, ok := queryInt(r, "limit", 500, 2000)
 	from, okCursor := queryInt(r, "cursor", 0, 1<<30)
 	if !ok || !okCursor || collection == "" {
-		writeError(w, http.StatusBadRequest, "InvalidRequest", "collection is missing, or limit or cursor is not a number in range")
+		writeError(w, http.StatusBadRequest, "InvalidRequest",
+			"collection is missing, or limit or cursor is not a number in range")
 		return
 	}
 	repos := []any{}

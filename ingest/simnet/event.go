@@ -75,11 +75,13 @@ func (e *event) with(changes map[string]any) *event {
 
 // errorFrame is the last message of a stream that ends for a reason.
 func errorFrame(code, message string) []byte {
-	return appendValue(appendValue(nil, map[string]any{"op": -1}), map[string]any{"error": code, "message": message})
+	return appendValue(appendValue(nil, map[string]any{"op": -1}),
+		map[string]any{"error": code, "message": message})
 }
 
 func infoFrame(name, message string) []byte {
-	return appendValue(appendValue(nil, map[string]any{"t": "#info", "op": 1}), map[string]any{"name": name, "message": message})
+	return appendValue(appendValue(nil, map[string]any{"t": "#info", "op": 1}),
+		map[string]any{"name": name, "message": message})
 }
 
 func identityEvent(did, handle string, at time.Time) *event {
@@ -105,9 +107,10 @@ func syncEvent(s *snapshot, rev string, at time.Time) *event {
 	})
 }
 
-// commitEvent tells of a commit by sync v1.1, or by a #sync if it is too large for one message. The operations are
-// those requested, each with the record before the commit as its prev, as the reference PDS emits them. The message
-// has the nodes that prove the net changes, so a commit that changes nothing has none.
+// commitEvent tells of a commit by sync v1.1, or by a #sync if it is too large for one message. The
+// operations are those requested, each with the record before the commit as its prev, as the
+// reference PDS emits them. The message has the nodes that prove the net changes, so a commit that
+// changes nothing has none.
 func commitEvent(p *commitParts, at time.Time) *event {
 	p.ops, p.net = restate(p.ops)
 	if len(p.ops) > commitOpsMax {
@@ -129,7 +132,8 @@ func commitEvent(p *commitParts, at time.Time) *event {
 	return e
 }
 
-// restate gives the ops, each with the record before the first op on its path as prev, and the net changes.
+// restate gives the ops, each with the record before the first op on its path as prev, and the net
+// changes.
 func restate(ops []Op) (stated, net []Op) {
 	first := make(map[string]int, len(ops)) // index in net
 	for _, op := range ops {
@@ -166,7 +170,8 @@ func (p *commitParts) opFields(prev bool) []any {
 	return ops
 }
 
-// car is the CAR of a #commit: the commit, the nodes, and the records that the ops left in the tree, as replace wants them.
+// car is the CAR of a #commit: the commit, the nodes, and the records that the ops left in the
+// tree, as replace wants them.
 func (p *commitParts) car(root block, nodes []block, replace func(Op) []byte) []byte {
 	seen := make(map[repo.CID]bool)
 	blocks := []block{root}

@@ -16,7 +16,8 @@ const (
 	RateLimited FaultKind = iota + 1
 	// ServerError answers Status (default 503), with a Retry-After if RetryAfter is set.
 	ServerError
-	// Unavailable answers as the reference PDS does for an account it will not serve: see Fault.Account.
+	// Unavailable answers as the reference PDS does for an account it will not serve: see
+	// Fault.Account.
 	Unavailable
 	// Hang accepts the request and never answers.
 	Hang
@@ -61,7 +62,8 @@ const (
 
 // String is the name of the kind.
 func (k FaultKind) String() string {
-	names := [...]string{"RateLimited", "ServerError", "Unavailable", "Hang", "Garbage", "Redirect", "RedirectLoop",
+	names := [...]string{"RateLimited", "ServerError", "Unavailable", "Hang", "Garbage",
+		"Redirect", "RedirectLoop",
 		"GzipBomb", "Latency", "WrongHash", "WrongDID", "StaleRev", "FutureRev", "BadSignature", "HighS",
 		"MissingRecord", "MissingNode", "Truncated", "Reset", "SlowDrip", "Mutated", "Gate"}
 	if k < 1 || int(k) > len(names) {
@@ -89,8 +91,9 @@ type Fault struct {
 	Kind FaultKind
 	// DID limits the fault to requests about one account. Default all.
 	DID string
-	// Endpoint limits the fault to one NSID, "did" for documents, "log/audit" for their history; "*" is all. Default getRepo
-	// at a PDS, all at the PLC directory and the relay; faults in a CAR meet getRepo, sync.getRecord and sync.getBlocks only.
+	// Endpoint limits the fault to one NSID, "did" for documents, "log/audit" for their history; "*"
+	// is all. Default getRepo at a PDS, all at the PLC directory and the relay; faults in a CAR meet
+	// getRepo, sync.getRecord and sync.getBlocks only.
 	Endpoint string
 	// Count is how often it fires before it is spent. Default 0, until cleared.
 	Count int
@@ -109,8 +112,8 @@ type Fault struct {
 	Location string
 	// Mutate is Mutated's change; it may modify its argument.
 	Mutate func(car []byte) []byte
-	// Hook is what Gate runs, such as a commit, or a wait for a channel. Latency runs it after its wait, and kinds that answer
-	// without a CAR before they do.
+	// Hook is what Gate runs, such as a commit, or a wait for a channel. Latency runs it after its
+	// wait, and kinds that answer without a CAR before they do.
 	Hook func()
 }
 
@@ -155,7 +158,8 @@ func (in *Injection) Fired() int {
 func (in *Injection) Clear() {
 	in.host.mu.Lock()
 	defer in.host.mu.Unlock()
-	in.host.injections = slices.DeleteFunc(in.host.injections, func(other *Injection) bool { return other == in })
+	in.host.injections = slices.DeleteFunc(in.host.injections,
+		func(other *Injection) bool { return other == in })
 }
 
 // take returns the fault for a call, and counts it (invariant 3).

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Weights says how often each kind of step is taken, in proportion to the others, and how large some are.
+// Weights says how often each kind of step is taken, in proportion to the others, and how large
+// some are.
 type Weights struct {
 	Commit     int // of 1 to WritesMax writes
 	Redundant  int // a commit with redundant operations
@@ -22,24 +23,29 @@ type Weights struct {
 	New        int
 	Sync       int // a #sync of the known head
 	Bounce     int // a migration to another host and back at once
-	Former     int // a former host states that the account is deactivated or deleted, with its clock four minutes ahead
-	Decide     int // a relay takes an account down, suspends or throttles it, whatever its host states; or ends that
+	// a former host states that the account is deactivated or deleted, with its clock four minutes
+	// ahead
+	Former int
+	// a relay takes an account down, suspends or throttles it, whatever its host states; or ends that
+	Decide int
 	// WritesMax bounds the writes of one commit. Default 8.
 	WritesMax int
 	// BurstMax bounds the commits of one burst. Default 20.
 	BurstMax int
-	// AccountsMax bounds the accounts, new ones included. Default twice as many as the network began with.
+	// AccountsMax bounds the accounts, new ones included. Default twice as many as the network began
+	// with.
 	AccountsMax int
 }
 
 // DefaultWeights are mostly commits, with some of everything.
 func DefaultWeights() Weights {
-	return Weights{Commit: 100, Redundant: 12, Empty: 4, Burst: 3, Status: 8, Handle: 4, Key: 3, Migrate: 3, MigrateKey: 2, Delete: 1, New: 1, Sync: 2, Bounce: 1, Former: 3, Decide: 3}
+	return Weights{Commit: 100, Redundant: 12, Empty: 4, Burst: 3, Status: 8, Handle: 4, Key: 3,
+		Migrate: 3, MigrateKey: 2, Delete: 1, New: 1, Sync: 2, Bounce: 1, Former: 3, Decide: 3}
 }
 
-// History makes seeded random mutations of a whole network. It belongs to one goroutine; two histories
-// with the same seed on equal networks make the same events. For a history by script call the
-// mutations of Account.
+// History makes seeded random mutations of a whole network. It belongs to one goroutine; two
+// histories with the same seed on equal networks make the same events. For a history by script call
+// the mutations of Account.
 type History struct {
 	net     *Network
 	rng     *rand.Rand
@@ -148,7 +154,8 @@ func (h *History) redundant() string {
 }
 
 func (h *History) empty() string {
-	return h.with(Active, func(a *Account) { _, _ = a.Commit() }) // without writes nothing is impossible
+	// without writes nothing is impossible
+	return h.with(Active, func(a *Account) { _, _ = a.Commit() })
 }
 
 func (h *History) status() string {

@@ -49,11 +49,12 @@ type Log struct {
 	InFlight, InFlightMax int
 	// Resets has the time of every connection that came while the host was dead.
 	Resets []time.Time
-	// Refused counts the requests that a window had no room for, Excess those beyond Limit.InFlight: each was
-	// answered 429.
+	// Refused counts the requests that a window had no room for, Excess those beyond Limit.InFlight:
+	// each was answered 429.
 	Refused, Excess int
-	// Early counts, by endpoint, requests that came before the time that an answer had named, by Retry-After or a spent
-	// quota. Requests within a second after the answer may have crossed it, and do not count.
+	// Early counts, by endpoint, requests that came before the time that an answer had named, by
+	// Retry-After or a spent quota. Requests within a second after the answer may have crossed it, and
+	// do not count.
 	Early map[string]int
 }
 
@@ -156,7 +157,8 @@ func (h *Host) ResetLog() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.log = Log{
-		Requests: make(map[string]int), Fetches: make(map[string][]time.Time), Early: make(map[string]int),
+		Requests: make(map[string]int), Fetches: make(map[string][]time.Time),
+		Early:    make(map[string]int),
 		InFlight: h.log.InFlight, InFlightMax: h.log.InFlight,
 	}
 }

@@ -24,7 +24,8 @@ func (in *Injection) answer(w http.ResponseWriter, r *http.Request) {
 		if f.RetryAfter > 0 {
 			f.setRetry(w.Header())
 		}
-		writeError(w, cmp.Or(f.Status, http.StatusServiceUnavailable), "InternalServerError", "Internal Server Error")
+		writeError(w, cmp.Or(f.Status, http.StatusServiceUnavailable),
+			"InternalServerError", "Internal Server Error")
 	case Unavailable:
 		writeUnavailable(w, cmp.Or(f.Account, Deleted), r.URL.Query().Get("did"))
 	case Hang:
@@ -34,7 +35,8 @@ func (in *Injection) answer(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", carType)
 		_, _ = w.Write(bytes.Repeat([]byte("<html>\xff\x00 no repository here"), 200))
 	case Redirect:
-		http.Redirect(w, r, cmp.Or(f.Location, "http://169.254.169.254/latest/meta-data/"), http.StatusFound)
+		http.Redirect(w, r, cmp.Or(f.Location, "http://169.254.169.254/latest/meta-data/"),
+			http.StatusFound)
 	case RedirectLoop:
 		http.Redirect(w, r, r.URL.String(), http.StatusFound)
 	case GzipBomb:

@@ -23,7 +23,8 @@ type signer struct {
 	p256   *ecdsa.PrivateKey
 }
 
-// newSigner derives a key from a seed. About one seed in 2^32 is out of a curve's range and is hashed again.
+// newSigner derives a key from a seed. About one seed in 2^32 is out of a curve's range and is
+// hashed again.
 func newSigner(seed [32]byte, p256 bool) *signer {
 	for {
 		s, err := parseSigner(seed[:], p256)
@@ -44,7 +45,8 @@ func parseSigner(secret []byte, p256 bool) (*signer, error) {
 			private, err = atcrypto.ParsePrivateBytesP256(secret)
 		}
 	} else {
-		s.order, _ = new(big.Int).SetString("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141", 16)
+		s.order, _ = new(big.Int).SetString(
+			"fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141", 16)
 		if s.k256, err = secec.NewPrivateKey(secret); err == nil {
 			private, err = atcrypto.ParsePrivateBytesK256(secret)
 		}

@@ -8,26 +8,27 @@ import (
 	"time"
 )
 
-// Limit bounds the requests that a host answers. Streams do not count. All clients count as one, since they
-// have one address.
+// Limit bounds the requests that a host answers. Streams do not count. All clients count as one,
+// since they have one address.
 type Limit struct {
 	// InFlight is how many requests may be in progress. Default 0, any number.
 	InFlight int
-	// Requests is how many may come in a window. Every answer states it as the reference PDS does, in RateLimit-Limit,
-	// -Remaining, -Reset and -Policy. Default 0, any number.
+	// Requests is how many may come in a window. Every answer states it as the reference PDS does, in
+	// RateLimit-Limit, -Remaining, -Reset and -Policy. Default 0, any number.
 	Requests int
-	// Fetches is how many getRepo may come in a window. They have a quota of their own, which their answers state, and do
-	// not count in Requests. Default 0, they count in Requests.
+	// Fetches is how many getRepo may come in a window. They have a quota of their own, which their
+	// answers state, and do not count in Requests. Default 0, they count in Requests.
 	Fetches int
-	// Window begins with the first request after the last one, and ends with a whole second. Default 5 minutes.
+	// Window begins with the first request after the last one, and ends with a whole second. Default 5
+	// minutes.
 	Window time.Duration
 }
 
 // ReferenceLimit is that of the reference PDS, and the default of a network's hosts.
 func ReferenceLimit() Limit { return Limit{Requests: 3000, Fetches: 6000, Window: 5 * time.Minute} }
 
-// noticeTime is how long a client may take to obey an answer: requests cross it on the wire, and tests run
-// on busy machines.
+// noticeTime is how long a client may take to obey an answer: requests cross it on the wire, and
+// tests run on busy machines.
 const noticeTime = time.Second
 
 // meter counts requests against a limit. It belongs to its host's mu.
@@ -151,8 +152,8 @@ func (a admission) refuse(w http.ResponseWriter) {
 	writeError(w, http.StatusTooManyRequests, "RateLimitExceeded", "Rate Limit Exceeded")
 }
 
-// Violations is the number of requests that disregarded an answer: they came too early, or too many at a
-// time.
+// Violations is the number of requests that disregarded an answer: they came too early, or too many
+// at a time.
 func (l Log) Violations() int {
 	n := l.Excess
 	for _, early := range l.Early {

@@ -13,9 +13,10 @@ import (
 	"time"
 )
 
-// Resolver is a resolver without a network, that gives the addresses of a name as answer says, which is called with each
-// question: for those of IPv4 and those of IPv6 on their own. It gets the name in lower case without a trailing dot, and
-// gives nil for one that does not exist. So a test can change the addresses of a name at any time.
+// Resolver is a resolver without a network, that gives the addresses of a name as answer says,
+// which is called with each question: for those of IPv4 and those of IPv6 on their own. It gets the
+// name in lower case without a trailing dot, and gives nil for one that does not exist. So a test
+// can change the addresses of a name at any time.
 func Resolver(answer func(name string) []netip.Addr) *net.Resolver {
 	return NameServer(func(name string) *Name {
 		addrs := answer(name)
@@ -36,7 +37,8 @@ type Name struct {
 // NameServer is Resolver for names that also have texts. answer gives nil for a name that does not
 // exist.
 func NameServer(answer func(name string) *Name) *net.Resolver {
-	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string,
+		string) (net.Conn, error) {
 		return &nameServer{answer: answer}, nil
 	}}
 }
@@ -67,9 +69,11 @@ func (n *Name) data(typ uint16) (all [][]byte) {
 func Private() []netip.Addr {
 	var all []netip.Addr
 	for _, text := range []string{
-		"127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "224.0.0.1", "255.255.255.255",
+		"127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254",
+		"224.0.0.1", "255.255.255.255",
 		"::1", "::", "fe80::1", "fd00::1", "ff02::1",
-		"::ffff:127.0.0.1", "::ffff:10.1.2.3", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::a01:203", "2002:7f00:1::1", "2001::1",
+		"::ffff:127.0.0.1", "::ffff:10.1.2.3", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::a01:203",
+		"2002:7f00:1::1", "2001::1",
 	} {
 		all = append(all, netip.MustParseAddr(text))
 	}
@@ -82,7 +86,8 @@ const (
 	typeAAAA = 28
 )
 
-// nameServer is a connection to a name server (RFC 1035), as over TCP: each message with its length in front.
+// nameServer is a connection to a name server (RFC 1035), as over TCP: each message with its length
+// in front.
 type nameServer struct {
 	answer func(name string) *Name
 

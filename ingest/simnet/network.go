@@ -112,8 +112,8 @@ func (n *Network) Build(ctx context.Context) error {
 // Built returns how many repositories Build has generated. It may be called while Build runs.
 func (n *Network) Built() int64 { return n.generated.Load() }
 
-// Names returns a resolver that knows the handles of all accounts, by the TXT record of each, and no
-// other name. It asks no network.
+// Names returns a resolver that knows the handles of all accounts, by the TXT record of each, and
+// no other name. It asks no network.
 func (n *Network) Names() *net.Resolver {
 	return NameServer(func(name string) *Name {
 		handle, ok := strings.CutPrefix(name, "_atproto.")
@@ -224,7 +224,8 @@ func (n *Network) addAccount(i int, on *Host) *Account {
 // firstHandle returns the first handle of an account.
 func firstHandle(i int) string { return fmt.Sprintf("user%d.sim.test", i) }
 
-var didEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+var didEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").
+	WithPadding(base32.NoPadding)
 
 // derive returns the seed for one property, named by label, of an account.
 func (n *Network) derive(label string, account, turn int) [32]byte {

@@ -14,12 +14,14 @@ type Options struct {
 	// Hosts is the number of PDS hosts. Default 4.
 	Hosts int
 	// Skew gives every host one account, as far as there are enough, and host i of the rest a share in
-	// proportion to (i+1)^-Skew: at 1.5 half of all accounts live on a few of 1,000 hosts. Default 0, all hosts have equally many.
+	// proportion to (i+1)^-Skew: at 1.5 half of all accounts live on a few of 1,000 hosts. Default 0,
+	// all hosts have equally many.
 	Skew float64
 	// QuietEvery makes every nth account unknown to relays until its first event: the account has
 	// not written since the relays began. Default 0, none.
 	QuietEvery int
-	// Limit is what every PDS answers to one client, to be changed by Host.SetLimit. Default ReferenceLimit.
+	// Limit is what every PDS answers to one client, to be changed by Host.SetLimit. Default
+	// ReferenceLimit.
 	Limit Limit
 	// NoLimit has them answer any number of requests, and state no quota. For benchmarks.
 	NoLimit bool
@@ -41,7 +43,8 @@ type Options struct {
 	// OddKeys is how many accounts, the first ones, hold one legal MST key that is not a valid
 	// collection/rkey path. Default 0.
 	OddKeys int
-	// LegacyEvery gives every nth account a DID document in the form used before Multikey. Default 0, none.
+	// LegacyEvery gives every nth account a DID document in the form used before Multikey. Default 0,
+	// none.
 	LegacyEvery int
 	// P256Every gives every nth account a P-256 key, the others have K-256. Default 4; negative: none.
 	P256Every int
@@ -51,7 +54,8 @@ type Options struct {
 	// Present gives what is written after Build the time of this machine. Default off: each account
 	// has a clock of its own, which goes on from Epoch.
 	Present bool
-	// Gzip makes hosts compress CARs for clients that accept it, as the reference PDS does. Default off.
+	// Gzip makes hosts compress CARs for clients that accept it, as the reference PDS does. Default
+	// off.
 	Gzip bool
 	// Clutter makes hosts send what readers have to ignore: blocks without a reference, under CIDs
 	// that no repository has, in every CAR, and services of other kinds and forms in every DID
@@ -84,9 +88,12 @@ func (o Options) validate() error {
 		name  string
 		value int
 	}{
-		{"Hosts", o.Hosts}, {"Relays", o.Relays}, {"Window", o.Window}, {"Repos", o.Repos}, {"RecordsMedian", o.RecordsMedian}, {"RecordsMax", o.RecordsMax},
-		{"Empty", o.Empty}, {"OddKeys", o.OddKeys}, {"LegacyEvery", o.LegacyEvery}, {"QuietEvery", o.QuietEvery},
-		{"Limit.InFlight", o.Limit.InFlight}, {"Limit.Requests", o.Limit.Requests}, {"Limit.Fetches", o.Limit.Fetches}, {"Limit.Window", int(o.Limit.Window)},
+		{"Hosts", o.Hosts}, {"Relays", o.Relays}, {"Window", o.Window}, {"Repos", o.Repos},
+		{"RecordsMedian", o.RecordsMedian}, {"RecordsMax", o.RecordsMax},
+		{"Empty", o.Empty}, {"OddKeys", o.OddKeys}, {"LegacyEvery", o.LegacyEvery},
+		{"QuietEvery", o.QuietEvery},
+		{"Limit.InFlight", o.Limit.InFlight}, {"Limit.Requests", o.Limit.Requests},
+		{"Limit.Fetches", o.Limit.Fetches}, {"Limit.Window", int(o.Limit.Window)},
 	} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative: %d", f.name, f.value))
@@ -96,7 +103,8 @@ func (o Options) validate() error {
 		errs = append(errs, fmt.Errorf("skew is negative: %g", o.Skew))
 	}
 	if o.Empty+o.OddKeys > o.Repos {
-		errs = append(errs, fmt.Errorf("accounts Empty %d and OddKeys %d exceed Repos %d", o.Empty, o.OddKeys, o.Repos))
+		errs = append(errs, fmt.Errorf("accounts Empty %d and OddKeys %d exceed Repos %d",
+			o.Empty, o.OddKeys, o.Repos))
 	}
 	return errors.Join(errs...)
 }

@@ -28,14 +28,16 @@ func (p *pds) serve(w http.ResponseWriter, r *http.Request, c call) {
 		p.host.stream.serve(w, r)
 		return
 	case "com.atproto.sync.listRepos":
-		writeRepos(w, r, p.host.listed(), p.host, func(_ *Account, status Status) bool { return status != Deleted })
+		writeRepos(w, r, p.host.listed(), p.host,
+			func(_ *Account, status Status) bool { return status != Deleted })
 		return
 	case "com.atproto.sync.listReposByCollection":
 		writeHolders(w, r, p.host.listed(), p.host, func(*Account) bool { return true })
 		return
 	case "com.atproto.server.describeServer":
 		writeJSON(w, http.StatusOK, map[string]any{
-			"did": "did:web:localhost", "availableUserDomains": []string{".sim.test"}, "inviteCodeRequired": false,
+			"did": "did:web:localhost", "availableUserDomains": []string{".sim.test"},
+			"inviteCodeRequired": false,
 		})
 		return
 	}
@@ -132,7 +134,10 @@ func writeLatest(w http.ResponseWriter, a *Account, did string, state Status) {
 
 // writeRepos answers listRepos of a host, or of a relay if h is nil, with the accounts that lists
 // selects. The cursor is the number of the next account.
-func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host, lists func(*Account, Status) bool) {
+func writeRepos(
+	w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host,
+	lists func(*Account, Status) bool,
+) {
 	limit, ok := queryInt(r, "limit", 500, 1000)
 	from, okCursor := queryInt(r, "cursor", 0, 1<<30)
 	if !ok || !okCursor {
@@ -148,7 +153,8 @@ func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *
 			continue
 		}
 		s, rev := a.head()
-		row := map[string]any{"did": a.did, "head": s.root.cid.String(), "rev": rev, "active": state == Active}
+		row := map[string]any{"did": a.did, "head": s.root.cid.String(), "rev": rev,
+			"active": state == Active}
 		if state != Active {
 			row["status"] = state
 		}

@@ -42,12 +42,15 @@ func (a *Account) document() (map[string]any, bool) {
 	}}
 	if a.net.opts.Clutter {
 		services = append([]any{
-			map[string]any{"id": "#didcomm", "type": "DIDCommMessaging", "serviceEndpoint": map[string]any{"uri": "https://didcomm.test"}},
-			map[string]any{"id": "#files", "type": []string{"LinkedDomains"}, "serviceEndpoint": []string{"https://files.test"}},
+			map[string]any{"id": "#didcomm", "type": "DIDCommMessaging",
+				"serviceEndpoint": map[string]any{"uri": "https://didcomm.test"}},
+			map[string]any{"id": "#files", "type": []string{"LinkedDomains"},
+				"serviceEndpoint": []string{"https://files.test"}},
 		}, services...)
 	}
 	return map[string]any{
-		"@context":           []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"},
+		"@context": []string{"https://www.w3.org/ns/did/v1",
+			"https://w3id.org/security/multikey/v1"},
 		"id":                 a.did,
 		"alsoKnownAs":        []string{"at://" + a.handle},
 		"verificationMethod": []any{verificationMethod(a.did, a.key, a.legacy)},

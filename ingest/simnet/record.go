@@ -21,7 +21,8 @@ type recordGen struct {
 
 // Post is the record of a short post, for tests that need one.
 func Post(text string) map[string]any {
-	return map[string]any{"$type": "app.bsky.feed.post", "text": text, "createdAt": "2026-01-01T00:00:00.000Z"}
+	return map[string]any{"$type": "app.bsky.feed.post", "text": text,
+		"createdAt": "2026-01-01T00:00:00.000Z"}
 }
 
 // next makes one record of a mixed collection: its path and bytes. About one in thirty equals
@@ -53,8 +54,9 @@ func (g *recordGen) next(at time.Time) (string, []byte) {
 // profile makes the profile record of account number i.
 func (g *recordGen) profile(at time.Time, i int) []byte {
 	return EncodeRecord(map[string]any{
-		"$type": "app.bsky.actor.profile", "displayName": fmt.Sprintf("User %d", i), "description": g.text(120),
-		"avatar": g.blob("image/jpeg"), "createdAt": datetime(at),
+		"$type": "app.bsky.actor.profile", "displayName": fmt.Sprintf("User %d", i),
+		"description": g.text(120),
+		"avatar":      g.blob("image/jpeg"), "createdAt": datetime(at),
 	})
 }
 
@@ -67,9 +69,12 @@ func (g *recordGen) note(at time.Time) []byte {
 		raw[i] = byte(g.rng.Uint32())
 	}
 	return EncodeRecord(map[string]any{
-		"$type": noteCollection, "createdAt": datetime(at), "bytes": raw, "link": g.cid(), "blob": g.blob("text/plain"),
-		"int": int64(g.rng.Uint64()>>11) - 1<<52, "bool": g.rng.IntN(2) == 0, "null": nil, "empty": map[string]any{},
-		"nested": []any{[]any{}, map[string]any{"a": 1, "bb": []any{g.text(30), -1}}, "naïve \"quoted\"\n\u2028"},
+		"$type": noteCollection, "createdAt": datetime(at), "bytes": raw, "link": g.cid(),
+		"blob": g.blob("text/plain"),
+		"int":  int64(g.rng.Uint64()>>11) - 1<<52, "bool": g.rng.IntN(2) == 0, "null": nil,
+		"empty": map[string]any{},
+		"nested": []any{[]any{}, map[string]any{"a": 1, "bb": []any{g.text(30), -1}},
+			"naïve \"quoted\"\n\u2028"},
 	})
 }
 
@@ -82,14 +87,16 @@ func (g *recordGen) post() map[string]any {
 	switch p := g.rng.IntN(100); {
 	case p < 14:
 		post["embed"] = map[string]any{"$type": "app.bsky.embed.images", "images": []any{map[string]any{
-			"alt": g.text(60), "image": g.blob("image/jpeg"), "aspectRatio": map[string]any{"width": 1200, "height": 900},
+			"alt": g.text(60), "image": g.blob("image/jpeg"),
+			"aspectRatio": map[string]any{"width": 1200, "height": 900},
 		}}}
 	case p < 20:
 		post["embed"] = map[string]any{"$type": "app.bsky.embed.record", "record": g.strongRef()}
 	case p < 28:
 		post["facets"] = []any{map[string]any{
-			"index":    map[string]any{"byteStart": 0, "byteEnd": len(text)},
-			"features": []any{map[string]any{"$type": "app.bsky.richtext.facet#mention", "did": g.account()}},
+			"index": map[string]any{"byteStart": 0, "byteEnd": len(text)},
+			"features": []any{map[string]any{"$type": "app.bsky.richtext.facet#mention",
+				"did": g.account()}},
 		}}
 	}
 	return post
@@ -122,7 +129,8 @@ func (g *recordGen) cid() repo.CID { return repo.CID(g.digest()) }
 
 func (g *recordGen) blob(mime string) map[string]any {
 	return map[string]any{
-		"$type": "blob", "ref": RawCID(g.digest()), "mimeType": mime, "size": 20_000 + g.rng.IntN(900_000),
+		"$type": "blob", "ref": RawCID(g.digest()), "mimeType": mime,
+		"size": 20_000 + g.rng.IntN(900_000),
 	}
 }
 

@@ -1,8 +1,8 @@
 package simnet
 
 // MutateRedundantly makes a seeded commit with redundant operations, in the forms that real hosts
-// emit: an update to what is there already, a delete of what is not there, or several operations on one path. Half of
-// these commits create a record as well; the others may change nothing.
+// emit: an update to what is there already, a delete of what is not there, or several operations on
+// one path. Half of these commits create a record as well; the others may change nothing.
 func (a *Account) MutateRedundantly() (Commit, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -22,7 +22,8 @@ func (a *Account) MutateRedundantly() (Commit, error) {
 	if form < 2 {
 		return a.commit(append(writes, onAbsent(form, fresh, first)...))
 	}
-	return a.commit(append(writes, onHeld(form, s.leaves[a.rng.IntN(len(s.leaves))], first, second)...))
+	return a.commit(append(writes, onHeld(form, s.leaves[a.rng.IntN(len(s.leaves))], first,
+		second)...))
 }
 
 // onAbsent are writes to a path where nothing is, that leave nothing there.

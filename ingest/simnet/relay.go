@@ -21,7 +21,8 @@ type relay struct {
 	decisions map[*Account]Status // about accounts, whatever their hosts state
 }
 
-// relaySeqs keeps the numbers of the relays' streams apart, so that a cursor of one is of no use at another.
+// relaySeqs keeps the numbers of the relays' streams apart, so that a cursor of one is of no use at
+// another.
 const relaySeqs = 1_000_000_000
 
 func (l *relay) serve(w http.ResponseWriter, r *http.Request, c call) {

@@ -52,11 +52,13 @@ func (s *snapshot) blocks() []block { return append([]block{s.root}, s.order()..
 
 // find is the position of path among the leaves, or where it would be.
 func (s *snapshot) find(path string) (int, bool) {
-	return slices.BinarySearchFunc(s.leaves, path, func(l leaf, p string) int { return strings.Compare(l.path, p) })
+	return slices.BinarySearchFunc(s.leaves, path,
+		func(l leaf, p string) int { return strings.Compare(l.path, p) })
 }
 
-// proof lists the nodes that cover the ops of the commit: those on the way to each path and to its neighbours
-// on both sides, which suffice to take the ops back (sync v1.1). All new nodes are among them.
+// proof lists the nodes that cover the ops of the commit: those on the way to each path and to its
+// neighbours on both sides, which suffice to take the ops back (sync v1.1). All new nodes are among
+// them.
 func (s *snapshot) proof(ops []Op) []block {
 	var wanted []int // leaves to which the way is shown
 	for _, op := range ops {

@@ -10,8 +10,8 @@ import (
 
 const subscribeRepos = "com.atproto.sync.subscribeRepos"
 
-// stream is the firehose of one host: a log of messages in its own order with its own numbers, and its
-// readers.
+// stream is the firehose of one host: a log of messages in its own order with its own numbers, and
+// its readers.
 type stream struct {
 	net    *Network
 	silent bool // gaps are not announced

@@ -15,8 +15,8 @@ type StreamFaultKind int
 const (
 	// StreamDuplicate sends an event again, with a new seq, after Ahead events of other accounts.
 	StreamDuplicate StreamFaultKind = iota + 1
-	// StreamReorder sends an event after Ahead (default 1) events of other accounts that came later. Those of
-	// one account keep their order.
+	// StreamReorder sends an event after Ahead (default 1) events of other accounts that came later.
+	// Those of one account keep their order.
 	StreamReorder
 	// StreamGap never sends an event.
 	StreamGap
@@ -33,8 +33,8 @@ const (
 
 	// Those from here on send something else in place of a #commit, or before it if Extra is set.
 
-	// StreamForgedExtra sends, always before the true one, a commit that never happened: right in all but
-	// the signature, which is by a key of no account.
+	// StreamForgedExtra sends, always before the true one, a commit that never happened: right in all
+	// but the signature, which is by a key of no account.
 	StreamForgedExtra
 	// StreamLyingSince names a rev in since that was not the one before, or null with Bare.
 	StreamLyingSince
@@ -78,9 +78,12 @@ const (
 
 // String is the name of the kind.
 func (k StreamFaultKind) String() string {
-	names := [...]string{"Duplicate", "Reorder", "Gap", "SeqRegression", "WrongHost", "Hidden", "Garbage", "UnknownType",
-		"ForgedExtra", "LyingSince", "NoPrevData", "ForgedSignature", "ForgedRecord", "MissingRecord", "WrongDID",
-		"FutureRev", "TooBig", "SyncInstead", "Oversized", "ManyOps", "Silent", "Dead", "Disconnect", "Error", "Refused", "Lag"}
+	names := [...]string{"Duplicate", "Reorder", "Gap", "SeqRegression", "WrongHost", "Hidden",
+		"Garbage", "UnknownType",
+		"ForgedExtra", "LyingSince", "NoPrevData", "ForgedSignature", "ForgedRecord",
+		"MissingRecord", "WrongDID",
+		"FutureRev", "TooBig", "SyncInstead", "Oversized", "ManyOps", "Silent", "Dead", "Disconnect",
+		"Error", "Refused", "Lag"}
 	if k < 1 || int(k) > len(names) {
 		return fmt.Sprintf("StreamFaultKind(%d)", int(k))
 	}
@@ -98,12 +101,14 @@ type StreamFault struct {
 	Kind StreamFaultKind
 	// DID limits the fault to events of one account. Default all.
 	DID string
-	// Type limits the fault to one message type, such as "#identity". Default all; kinds that alter a commit meet
+	// Type limits the fault to one message type, such as "#identity". Default all; kinds that alter a
+	// commit meet
 	// #commit only.
 	Type string
 	// Count is how often it fires before it is spent. Default 0, until cleared.
 	Count int
-	// After is how many events that it could meet pass by first; of connections, how many messages each is sent.
+	// After is how many events that it could meet pass by first; of connections, how many messages
+	// each is sent.
 	After int
 	// Ahead is how many events of other accounts go before. Default 0, for StreamReorder 1.
 	Ahead int
@@ -127,8 +132,8 @@ type StreamInjection struct {
 	met, fired int
 }
 
-// InjectStream puts a fault in force on the host's stream. Of several that match an event the earliest
-// injected fires.
+// InjectStream puts a fault in force on the host's stream. Of several that match an event the
+// earliest injected fires.
 func (h *Host) InjectStream(f StreamFault) *StreamInjection {
 	if f.Kind == StreamReorder {
 		f.Ahead = cmp.Or(f.Ahead, 1)
@@ -192,7 +197,8 @@ func (s *stream) strike(e *event, own bool) bool {
 
 func (in *StreamInjection) matches(e *event, own bool) bool {
 	f := in.fault
-	if f.Kind.inConnection() || in.spent() || (f.DID != "" && f.DID != e.did) || (f.Type != "" && f.Type != e.kind) {
+	if f.Kind.inConnection() || in.spent() || (f.DID != "" && f.DID != e.did) ||
+		(f.Type != "" && f.Type != e.kind) {
 		return false
 	}
 	switch f.Kind {
@@ -237,7 +243,8 @@ func (in *StreamInjection) effect(e *event) func() {
 	case StreamGarbage:
 		return before(message{raw: true, head: []byte("<html>\xff\x00 no frame here")})
 	case StreamUnknownType:
-		x := newEvent("#unheard", e.did, map[string]any{"did": e.did, "time": e.fields["time"], "news": "none"})
+		x := newEvent("#unheard", e.did, map[string]any{"did": e.did,
+			"time": e.fields["time"], "news": "none"})
 		return before(message{head: x.head, tail: x.tail})
 	}
 	altered := e.commit.altered(e, f)
@@ -267,8 +274,8 @@ func (s *stream) refusal() *StreamInjection {
 	return nil
 }
 
-// connectionFault returns the fault that ends a connection now; pending means that it has a message to send.
-// Called with mu held.
+// connectionFault returns the fault that ends a connection now; pending means that it has a message
+// to send. Called with mu held.
 func (s *stream) connectionFault(sub *subscriber, pending bool) *StreamInjection {
 	for _, in := range s.faults {
 		if in.spent() || sub.sent < in.fault.After {
@@ -317,7 +324,8 @@ func (in *StreamInjection) end(sub *subscriber, m message) {
 		sub.finish(errorFrame(cmp.Or(in.fault.Error, "ConsumerTooSlow"), "Stream consumer too slow"))
 	case StreamDisconnect:
 		frame := m.append(nil)
-		head := binary.BigEndian.AppendUint64([]byte{0x82, 127}, uint64(len(frame))) // a final binary frame
+		// a final binary frame
+		head := binary.BigEndian.AppendUint64([]byte{0x82, 127}, uint64(len(frame)))
 		_, _ = sub.conn.NetConn().Write(append(head, frame[:len(frame)/2]...))
 	}
 }

@@ -50,7 +50,8 @@ func (p *commitParts) altered(e *event, f StreamFault) *event {
 		at, _ := syntax.ParseDatetimeTime(e.fields["time"].(string))
 		return syncEvent(p.now, p.now.rev, at)
 	case StreamOversized:
-		return e.with(map[string]any{"blocks": append(bytes.Clone(e.fields["blocks"].([]byte)), make([]byte, 5<<20)...)})
+		return e.with(map[string]any{"blocks": append(bytes.Clone(e.fields["blocks"].([]byte)),
+			make([]byte, 5<<20)...)})
 	case StreamManyOps:
 		op := map[string]any{"action": "delete", "path": "app.test.many/ops", "cid": nil}
 		return e.with(map[string]any{"ops": slices.Repeat([]any{op}, 1001)})

@@ -106,7 +106,8 @@ func (s *stream) join(sub *subscriber, cursor int64) (greeting, bool) {
 		return greeting{errorFrame("FutureCursor", "Cursor in the future."), true}, true
 	case cursor < s.dropped:
 		sub.pos = s.dropped
-		return greeting{frame: infoFrame("OutdatedCursor", "Requested cursor exceeded limit. Possibly missing events")}, true
+		return greeting{frame: infoFrame("OutdatedCursor",
+			"Requested cursor exceeded limit. Possibly missing events")}, true
 	}
 	return greeting{}, true
 }

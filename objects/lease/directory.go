@@ -20,7 +20,9 @@ const lockFile = "locked"
 
 // Alone is With, but that it locks a file of a directory, which holds until the process ends, and
 // needs no renewal.
-func Alone(ctx context.Context, o Options, fn func(ctx context.Context, held func() error) error) (err error) {
+func Alone(
+	ctx context.Context, o Options, fn func(ctx context.Context, held func() error) error,
+) (err error) {
 	d, ok := o.Destination.(locker)
 	if !ok {
 		return With(ctx, o, fn)

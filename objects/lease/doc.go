@@ -7,10 +7,10 @@
 //
 // # Invariants
 //
-//  1. Of two users whose locks last, at most one runs at a time. A lock is an object of its own: a user
-//     that lists no other lock after its own was written is alone, since of any two, one lists after
-//     both have written. This needs no request with a condition, which not every service with the API
-//     of S3 has.
+//  1. Of two users whose locks last, at most one runs at a time. A lock is an object of its own: a
+//     user that lists no other lock after its own was written is alone, since of any two, one lists
+//     after both have written. This needs no request with a condition, which not every service with
+//     the API of S3 has.
 //  2. The age of another lock is measured by the clock of the destination, against the own lock.
 //  3. A user that could not renew its lock for half of its time learns of it before another one may
 //     take the lock for expired.

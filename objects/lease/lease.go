@@ -63,9 +63,9 @@ type lease struct {
 	lost    error     // why the lock no longer holds
 }
 
-// With calls fn while it has the destination alone. held, which fn calls before each step that could
-// harm another user, returns an error once the lock may have expired. The error is ErrLocked if
-// another user has the lock.
+// With calls fn while it has the destination alone. held, which fn calls before each step that
+// could harm another user, returns an error once the lock may have expired. The error is ErrLocked
+// if another user has the lock.
 func With(ctx context.Context, o Options, fn func(ctx context.Context, held func() error) error,
 ) (err error) {
 	o.Lasts = cmp.Or(o.Lasts, DefaultLasts)

@@ -199,7 +199,8 @@ func (b *builder) pass(ctx context.Context) error {
 		b.progress()
 	}
 	x.opts.Logger.Info("the backlinks index has all stored records, and follows the log",
-		"records", b.run.next.Passed-from, "links", x.State().Links, "seconds", time.Since(begin).Seconds())
+		"records", b.run.next.Passed-from, "links", x.State().Links,
+		"seconds", time.Since(begin).Seconds())
 	return nil
 }
 

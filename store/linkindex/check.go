@@ -13,18 +13,20 @@ import (
 // reportMax bounds the differences that Check reports one by one.
 const reportMax = 100
 
-// Check compares the index with itself, and if it has every event of the log, also with the links of
-// every current record. It calls report for the first 100 differences and returns their number.
+// Check compares the index with itself, and if it has every event of the log, also with the links
+// of every current record. It calls report for the first 100 differences and returns their number.
 // compared is false if the index was behind the log, so that records could not be compared. Nothing
 // may be written meanwhile.
-func (x *Index) Check(ctx context.Context, report func(string)) (differences int, compared bool, err error) {
+func (x *Index) Check(
+	ctx context.Context, report func(string),
+) (differences int, compared bool, err error) {
 	return x.CheckWithProgress(ctx, report, func(int64) {})
 }
 
-// Nanoseconds of a processor that Check takes. BenchmarkCheck measures them with 100,000 records of no
-// link, of one and of four: 2.0, 5.0 to 5.7 and 8.1 µs to compare a record, and 0.5 to 0.57 µs for a link
-// in the rows of the index (BENCHMARKS.md). If the records are compared, the first link of a record costs
-// a look at its row.
+// Nanoseconds of a processor that Check takes. BenchmarkCheck measures them with 100,000 records of
+// no link, of one and of four: 2.0, 5.0 to 5.7 and 8.1 µs to compare a record, and 0.5 to 0.57 µs
+// for a link in the rows of the index (BENCHMARKS.md). If the records are compared, the first link
+// of a record costs a look at its row.
 const (
 	checkRecordCost    = 2000
 	checkFirstLinkCost = 3300
@@ -55,9 +57,10 @@ func (x *Index) complete(st *state) bool {
 	return !st.building() && st.Epoch == x.opts.Store.Epoch() && st.Through == x.opts.Store.Head()
 }
 
-// CheckWithProgress is like Check. It calls progress from time to time with the part of CheckWork that
-// is done.
-func (x *Index) CheckWithProgress(ctx context.Context, report func(string), progress func(done int64),
+// CheckWithProgress is like Check. It calls progress from time to time with the part of CheckWork
+// that is done.
+func (x *Index) CheckWithProgress(
+	ctx context.Context, report func(string), progress func(done int64),
 ) (differences int, compared bool, err error) {
 	c := checker{x: x, ctx: ctx, report: report, progress: progress, seed: maphash.MakeSeed()}
 	x.mu.Lock()

@@ -13,8 +13,8 @@
 //     the log up to Through hold: what a record has now replaces what the index had of it, and an
 //     account event that hides an account removes all that the index has of it. The argument at the
 //     top of store/snapshot.go then holds for the pass and the log behind it.
-//  2. One write has the rows of a run and the state that it leads to. A crash leaves a prefix of the
-//     writes, so that the index is never without what its state says. What comes again after a
+//  2. One write has the rows of a run and the state that it leads to. A crash leaves a prefix of
+//     the writes, so that the index is never without what its state says. What comes again after a
 //     crash changes nothing.
 //  3. The counts of a target and a source equal its rows at each point in time.
 //  4. The log keeps the events after what is durable in the index, within the bounds of durable
@@ -23,14 +23,14 @@
 //  5. A read examines a bounded number of rows. Records of accounts that are hidden now are not in
 //     its answer, although counts may have them until the index has passed the account event.
 //  6. No operation of the index changes a file while the store is frozen.
-//  7. A failure of the index ends nothing else of the daemon. After one that may pass, such as a full
-//     disk, it goes on by itself. If the engine loses its log or its manifest, nothing is written
-//     until the daemon is restarted.
+//  7. A failure of the index ends nothing else of the daemon. After one that may pass, such as a
+//     full disk, it goes on by itself. If the engine loses its log or its manifest, nothing is
+//     written until the daemon is restarted.
 //
 // # Concurrency
 //
-// Open, Close and Run are the wiring's; all other methods may be called from any goroutine. Run owns
-// the run of changes, and no other goroutine. The engine owns those that flush and compact.
+// Open, Close and Run are the wiring's; all other methods may be called from any goroutine. Run
+// owns the run of changes, and no other goroutine. The engine owns those that flush and compact.
 //
 // # Files
 //

@@ -66,8 +66,8 @@ func engineOptions(o *Options, h *health) *pebble.Options {
 	return p
 }
 
-// counter merges the rows of counts: a change of a count needs no read. A count that became zero stays
-// as a row of zeros: the engine's merge to nothing (pebble.DeletableValueMerger) panics in
+// counter merges the rows of counts: a change of a count needs no read. A count that became zero
+// stays as a row of zeros: the engine's merge to nothing (pebble.DeletableValueMerger) panics in
 // compactions in version 2.1.7.
 var counter = &pebble.Merger{
 	Name: "cistern.counts",

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// retryEvery is how long writing rests after an error that may pass, such as a full disk. The engine
-// itself rests a tenth of it after a flush or a compaction failed: it would try again at once, and
-// without end.
+// retryEvery is how long writing rests after an error that may pass, such as a full disk. The
+// engine itself rests a tenth of it after a flush or a compaction failed: it would try again at
+// once, and without end.
 const retryEvery = 10 * time.Second
 
 // health is whether the index can be written.
@@ -38,8 +38,8 @@ type health struct {
 }
 
 func newHealth(rest time.Duration) *health {
-	return &health{lost: make(chan struct{}), closing: make(chan struct{}), stuck: make(chan struct{}, 1),
-		rest: rest}
+	return &health{lost: make(chan struct{}), closing: make(chan struct{}),
+		stuck: make(chan struct{}, 1), rest: rest}
 }
 
 // fail records the first failure that does not pass. Nothing is written after it; what is there may
@@ -87,7 +87,8 @@ func (h *health) settle(err error) {
 	loop.Wake(h.stuck)
 }
 
-// awake records that the engine does not rest any more, so that no later guard takes it to be stuck.
+// awake records that the engine does not rest any more, so that no later guard takes it to be
+// stuck.
 func (h *health) awake() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -98,7 +99,8 @@ func (h *health) awake() {
 	}
 }
 
-// wrote records whether a run could be written. changed reports whether it is otherwise than before.
+// wrote records whether a run could be written. changed reports whether it is otherwise than
+// before.
 func (h *health) wrote(err error) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -135,11 +137,12 @@ func (h *health) abandoned() bool {
 
 // permanent reports whether an error does not pass by trying again.
 func permanent(err error) bool {
-	return errors.Is(err, store.ErrCorrupt) || pebble.IsCorruptionError(err) || errors.Is(err, errNumbers)
+	return errors.Is(err, store.ErrCorrupt) || pebble.IsCorruptionError(err) ||
+		errors.Is(err, errNumbers)
 }
 
-// listener returns what the engine tells of its flushes and compactions. It calls all of it with its
-// locks held, so that writes wait while it rests; reads do not.
+// listener returns what the engine tells of its flushes and compactions. It calls all of it with
+// its locks held, so that writes wait while it rests; reads do not.
 func (h *health) listener() *pebble.EventListener {
 	ended := func(err error) {
 		if err == nil {

@@ -136,8 +136,8 @@ func Open(o Options) (*Index, error) {
 // runDir holds the tables of a run until they are ingested.
 func (x *Index) runDir() string { return path.Join(x.opts.Dir, "run") }
 
-// load reads the state, and deletes the tables of a run that a crash left. An index of another version
-// has no state of any log then, so that Run empties it and builds it anew.
+// load reads the state, and deletes the tables of a run that a crash left. An index of another
+// version has no state of any log then, so that Run empties it and builds it anew.
 func (x *Index) load() error {
 	ok, err := x.get([]byte{spaceState}, x.state.parse)
 	if err != nil {
@@ -179,7 +179,8 @@ func (x *Index) clearRun() error {
 func (x *Index) measure() { x.bytes.Store(int64(x.db.Metrics().DiskSpaceUsage())) }
 
 // Close closes the index. It is idempotent. Run must have returned, no read may be under way, and
-// the store must not be frozen. An engine that is lost is not closed, since that could wait for ever.
+// the store must not be frozen. An engine that is lost is not closed, since that could wait for
+// ever.
 func (x *Index) Close() error {
 	x.closeOnce.Do(func() {
 		close(x.health.closing)

@@ -25,8 +25,9 @@ import (
 // attacker from computing two that are. A source is a collection and a path; the number of a
 // collection is that of the source with an empty path, which no link has.
 //
-// Accounts get their numbers in the order of imports, so that the rows of 'e' and 'r' that an import
-// adds stand behind all others, and no compaction has to merge them. Only 'g' is in another order.
+// Accounts get their numbers in the order of imports, so that the rows of 'e' and 'r' that an
+// import adds stand behind all others, and no compaction has to merge them. Only 'g' is in another
+// order.
 const (
 	spaceAccount    = 'a'
 	spaceDID        = 'b'
@@ -149,7 +150,8 @@ func parseDistinct(key []byte) (account uint32, g group, arrival uint64, err err
 	if len(key) != at+groupBytes+arrivalBytes {
 		return 0, g, 0, damaged("key", key)
 	}
-	return binary.BigEndian.Uint32(key[1:]), parseGroup(key[at:]), parseArrival(key[at+groupBytes:]), nil
+	return binary.BigEndian.Uint32(key[1:]), parseGroup(key[at:]), parseArrival(key[at+groupBytes:]),
+		nil
 }
 
 // parseTargetKey reads the key of a row of spaceTarget; arrival is 0 in that of a count.
@@ -193,7 +195,9 @@ func numberKey(b []byte, space byte, n uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(b[:0], space), n)
 }
 
-func textKey(b []byte, space byte, text string) []byte { return append(append(b[:0], space), text...) }
+func textKey(b []byte, space byte, text string) []byte {
+	return append(append(b[:0], space), text...)
+}
 
 // parseLinks reads the value of a row of spaceRecord, and appends its links to groups.
 func parseLinks(value []byte, groups []group) (arrival uint64, all []group, err error) {

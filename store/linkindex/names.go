@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// sourcesBytesMax bounds the sources kept in memory: some 30,000 of usual length. Records may have any
-// keys, so that neither their number nor their length has a useful limit.
+// sourcesBytesMax bounds the sources kept in memory: some 30,000 of usual length. Records may have
+// any keys, so that neither their number nor their length has a useful limit.
 const sourcesBytesMax = 8 << 20
 
 // errNumbers means that an index has given all its numbers.
@@ -45,8 +45,8 @@ func (s *sources) name(n uint32) (of Source, ok bool, cleared uint64) {
 	return of, ok, s.cleared
 }
 
-// put remembers a number that was read when the memory had been cleared so often. When there are too
-// many, all are forgotten: they are read again.
+// put remembers a number that was read when the memory had been cleared so often. When there are
+// too many, all are forgotten: they are read again.
 func (s *sources) put(of Source, n uint32, cleared uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,8 +88,8 @@ func (x *Index) sourceNumber(of Source) (n uint32, ok bool, err error) {
 	return n, ok, err
 }
 
-// sourceName returns the source with a number. ok is false if the index was emptied since the number
-// was read.
+// sourceName returns the source with a number. ok is false if the index was emptied since the
+// number was read.
 func (x *Index) sourceName(n uint32) (of Source, ok bool, err error) {
 	of, ok, cleared := x.sources.name(n)
 	if ok {

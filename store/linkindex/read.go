@@ -31,8 +31,8 @@ type Counts struct {
 // Record is a record that links to a target.
 type Record struct{ DID, Collection, RKey string }
 
-// Cursor is a place in the links to a target: behind, or with Reverse before, a link that arrived at
-// that number. 0 is the beginning, and the end.
+// Cursor is a place in the links to a target: behind, or with Reverse before, a link that arrived
+// at that number. 0 is the beginning, and the end.
 type Cursor uint64
 
 // Query chooses links to a target.
@@ -105,10 +105,10 @@ func (x *Index) Records(target string, s Source, q Query) (page []Record, next C
 	return page, next, nil
 }
 
-// Each calls fn for the records that link to a normalised target from a source, in order of arrival,
-// the newest first, with their places, until fn returns false. A record arrives anew when its links
-// change. It may call fn for fewer than q.Limit records, or none, though next is not 0: it ends after
-// some thousand rows. Accounts that are hidden now are left out.
+// Each calls fn for the records that link to a normalised target from a source, in order of
+// arrival, the newest first, with their places, until fn returns false. A record arrives anew when
+// its links change. It may call fn for fewer than q.Limit records, or none, though next is not 0:
+// it ends after some thousand rows. Accounts that are hidden now are left out.
 func (x *Index) Each(target string, s Source, q Query, fn func(r Record, at Cursor) bool) (
 	next Cursor, err error,
 ) {
@@ -364,8 +364,8 @@ func (r *groupReader) record(arrival uint64) (did, rkey string, err error) {
 	return did, string(key), nil
 }
 
-// shownDID returns the DID of an account, "" if the account is hidden now, or its records are not in
-// the store any more.
+// shownDID returns the DID of an account, "" if the account is hidden now, or its records are not
+// in the store any more.
 func (x *Index) shownDID(account uint32) (did string, err error) {
 	if did, err = x.accountDID(account); err != nil || did == "" {
 		return "", err

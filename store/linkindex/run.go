@@ -111,8 +111,8 @@ func (x *Index) newRun() *run {
 // keptMax is the length up to which slices are kept for the next run, though they were hardly used.
 const keptMax = 16 << 10
 
-// emptied returns a slice of no elements: s, unless most of a large s was of no use. While events are
-// few, the memory of the large runs of an import goes.
+// emptied returns a slice of no elements: s, unless most of a large s was of no use. While events
+// are few, the memory of the large runs of an import goes.
 func emptied[T any](s []T) []T {
 	if cap(s) > keptMax && len(s) < cap(s)/8 {
 		return nil
@@ -227,8 +227,8 @@ func (r *run) sourceIn(name, path []byte) (uint32, error) {
 	return n, err
 }
 
-// collection returns the number of the collection of r.groups. ok is false if there are no links and
-// neither the run nor the index knows it: then there is no record of it.
+// collection returns the number of the collection of r.groups. ok is false if there are no links
+// and neither the run nor the index knows it: then there is no record of it.
 func (r *run) collection(name []byte) (n uint32, ok bool, err error) {
 	if len(r.groups) > 0 {
 		n, err = r.sourceIn(name, nil)

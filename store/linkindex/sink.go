@@ -31,8 +31,8 @@ type sink struct {
 	paths  []string
 }
 
-// rows takes the rows of one keyspace, which rise, so that a table needs no sorting. err is the first
-// error.
+// rows takes the rows of one keyspace, which rise, so that a table needs no sorting. err is the
+// first error.
 type rows struct {
 	batch *pebble.Batch
 	table *sstable.Writer // nil with a batch, or after an error
@@ -113,8 +113,8 @@ func (o *rows) note(err error) {
 	}
 }
 
-// finish writes everything in one step, unless err is not nil: then nothing is written. The state is
-// in every run, so that the engine keeps the order of a batch and of tables that follow it.
+// finish writes everything in one step, unless err is not nil: then nothing is written. The state
+// is in every run, so that the engine keeps the order of a batch and of tables that follow it.
 func (k *sink) finish(err error) error {
 	x := k.x
 	if k.batch == nil {

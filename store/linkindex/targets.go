@@ -10,8 +10,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// writeTargets writes the rows of links and of counts, target by target. The links stay in their order:
-// writeDistinct reads them at the same time.
+// writeTargets writes the rows of links and of counts, target by target. The links stay in their
+// order: writeDistinct reads them at the same time.
 func (r *run) writeTargets(out *sink, adds, removes []link) (err error) {
 	if len(adds)+len(removes) == 0 {
 		return nil

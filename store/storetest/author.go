@@ -11,8 +11,8 @@ import (
 )
 
 // Author changes some repositories of a store at random: imports, commits, accounts that are hidden
-// and shown again, wiped and dropped. Two authors with the same seed make the same log in two stores
-// with the same clock.
+// and shown again, wiped and dropped. Two authors with the same seed make the same log in two
+// stores with the same clock.
 type Author struct {
 	T     testing.TB
 	Store *store.Store

@@ -57,10 +57,13 @@ func Check(t testing.TB, s *store.Store) {
 
 // List returns at most limit records of a collection. The other arguments are
 // those of EachRecordOf.
-func List(t testing.TB, s *store.Store, r *store.Repo, collection, cursor string, limit int, reverse bool) (out []store.Record) {
+func List(
+	t testing.TB, s *store.Store, r *store.Repo, collection, cursor string, limit int, reverse bool,
+) (out []store.Record) {
 	t.Helper()
 	err := s.EachRecordOf(r, collection, cursor, reverse, func(rec *store.Listed) bool {
-		out = append(out, store.Record{Collection: collection, Rkey: string(rec.Rkey), Rev: string(rec.Rev),
+		out = append(out, store.Record{Collection: collection, Rkey: string(rec.Rkey),
+			Rev: string(rec.Rev),
 			CID: rec.CID, Record: bytes.Clone(rec.Record)})
 		return len(out) < limit
 	})
@@ -99,7 +102,8 @@ func Commit(did, rev string, data repo.CID) []byte {
 	if err != nil {
 		panic(err)
 	}
-	b, err := enc.Marshal(map[string]any{"did": did, "rev": rev, "sig": make([]byte, 64), "data": link, "prev": nil, "version": 3})
+	b, err := enc.Marshal(map[string]any{"did": did, "rev": rev, "sig": make([]byte, 64), "data": link,
+		"prev": nil, "version": 3})
 	if err != nil {
 		panic(err)
 	}
@@ -167,7 +171,8 @@ func (m Records) Import(r store.Repo, rev string) store.Import {
 		Walk: func(fn func(repo.Leaf) error) error {
 			for _, p := range m.Paths() {
 				c := repo.HashCID(m[p])
-				l := repo.Leaf{Key: []byte(p), CID: c, Block: numbers[c], Record: m[p], Valid: repo.ValidPath([]byte(p))}
+				l := repo.Leaf{Key: []byte(p), CID: c, Block: numbers[c], Record: m[p],
+					Valid: repo.ValidPath([]byte(p))}
 				if err := fn(l); err != nil {
 					return err
 				}

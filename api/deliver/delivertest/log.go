@@ -148,12 +148,15 @@ func (l *Log) ReadLogSparse(ctx context.Context, f *filter.Events, cursor uint64
 }
 
 // ReadLog reads the log as store.ReadLog does.
-func (l *Log) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (uint64, error) {
+func (l *Log) ReadLog(
+	ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error,
+) (uint64, error) {
 	return l.read(ctx, cursor, maxEvents, func(*store.Event) bool { return true }, fn)
 }
 
 // read passes events that are wanted. The others do not count.
-func (l *Log) read(ctx context.Context, cursor uint64, maxEvents int, wanted func(*store.Event) bool,
+func (l *Log) read(
+	ctx context.Context, cursor uint64, maxEvents int, wanted func(*store.Event) bool,
 	fn func(*store.Event) error,
 ) (uint64, error) {
 	l.mu.Lock()
@@ -217,8 +220,10 @@ func Posts(n int) []store.Event {
 			panic(err)
 		}
 		events[i] = store.Event{
-			Kind: store.KindRecord, DID: fmt.Sprintf("did:plc:%024d", i/40), Rev: "3kabcdefghijk", Action: store.Create,
-			Collection: []byte("app.bsky.feed.post"), Rkey: fmt.Appendf(nil, "3k%011d", i), CID: repo.HashCID(record), Record: record,
+			Kind: store.KindRecord, DID: fmt.Sprintf("did:plc:%024d", i/40),
+			Rev: "3kabcdefghijk", Action: store.Create,
+			Collection: []byte("app.bsky.feed.post"), Rkey: fmt.Appendf(nil, "3k%011d", i),
+			CID: repo.HashCID(record), Record: record,
 		}
 	}
 	return events
@@ -226,7 +231,8 @@ func Posts(n int) []store.Event {
 
 // BlownUp is a record of empty byte strings, whose JSON takes fourteen times its size.
 func BlownUp(size int) []byte {
-	head := []byte{0xa1, 0x61, 'a', 0x9a, byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size)}
+	head := []byte{0xa1, 0x61, 'a', 0x9a, byte(size >> 24), byte(size >> 16),
+		byte(size >> 8), byte(size)}
 	return append(head, bytes.Repeat([]byte{0x40}, size)...)
 }
 

@@ -31,8 +31,8 @@ func (f *Format) with(p *packing) *Format {
 	return &Format{Name: f.Name + "+" + p.name, NewEncoder: f.NewEncoder, packing: p}
 }
 
-// zstdWith returns the id of a zstd dictionary, and a packing that makes each message one zstd frame
-// with it.
+// zstdWith returns the id of a zstd dictionary, and a packing that makes each message one zstd
+// frame with it.
 func zstdWith(dictionary []byte) (uint32, *packing, error) {
 	d, err := zstd.InspectDictionary(dictionary)
 	if err != nil {
@@ -44,9 +44,10 @@ func zstdWith(dictionary []byte) (uint32, *packing, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("zstd dictionary: %w", err)
 	}
-	return d.ID(), &packing{name: "zstd", kind: wsframe.Binary, pack: func(dst, message []byte) []byte {
-		return z.EncodeAll(message, dst)
-	}}, nil
+	return d.ID(), &packing{name: "zstd", kind: wsframe.Binary,
+		pack: func(dst, message []byte) []byte {
+			return z.EncodeAll(message, dst)
+		}}, nil
 }
 
 // deflated compresses by permessage-deflate without context takeover (RFC 7692, section 7.2.1).

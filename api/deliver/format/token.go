@@ -11,8 +11,8 @@ import (
 
 // Token is the place of a consumer in a snapshot, or in the log behind one. As text it is base64url
 // of: version(1), order(1), length and bytes of the epoch, head; and in a snapshot the end, the sum
-// of the filter, the ordinal (in a pass by DID the length and the bytes of the DID instead), and the
-// path. Numbers are uvarints.
+// of the filter, the ordinal (in a pass by DID the length and the bytes of the DID instead), and
+// the path. Numbers are uvarints.
 type Token struct {
 	Epoch string
 	Order store.PassOrder // InLog: head is the last event that the consumer has, and nothing follows
@@ -66,7 +66,9 @@ func (w *TokenWriter) AppendEvent(dst []byte, id uint64) []byte {
 }
 
 // AppendRecord appends the token of a consumer that has the records of a pass up to a position.
-func (w *TokenWriter) AppendRecord(dst []byte, order store.PassOrder, at store.RecordPosition) []byte {
+func (w *TokenWriter) AppendRecord(
+	dst []byte, order store.PassOrder, at store.RecordPosition,
+) []byte {
 	w.buf = append(w.buf[:0], w.head...)
 	if order == store.ByDID {
 		w.buf = appendText(w.buf, at.DID)
@@ -107,8 +109,8 @@ func (r *tokenReader) text() (s string) {
 	return s
 }
 
-// ParseToken reads a token that a consumer sent. Any place is harmless: a consumer that makes one up
-// reads from there on.
+// ParseToken reads a token that a consumer sent. Any place is harmless: a consumer that makes one
+// up reads from there on.
 func ParseToken(text string) (t Token, err error) {
 	if len(text) > tokenBytesMax {
 		return t, errToken

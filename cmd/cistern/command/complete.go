@@ -23,8 +23,9 @@ bash-completion loads them), zsh and fish.`
 const completionExamples = `  cistern completion bash > /usr/share/bash-completion/completions/cistern
 `
 
-// bashWords defines what the script for bash needs of the package bash-completion, where that is not
-// installed: the words are then those that bash has split, which suffices for commands and options.
+// bashWords defines what the script for bash needs of the package bash-completion, where that is
+// not installed: the words are then those that bash has split, which suffices for commands and
+// options.
 const bashWords = `declare -F _get_comp_words_by_ref >/dev/null || _get_comp_words_by_ref() { :; }
 
 `
@@ -62,8 +63,8 @@ func (p *Process) Completion() *cli.Command {
 	return cmd
 }
 
-// bashEval is how the script of the library asks for words: it runs the command line as it was typed,
-// with its redirections and substitutions. bashAsk passes the words as they are.
+// bashEval is how the script of the library asks for words: it runs the command line as it was
+// typed, with its redirections and substitutions. bashAsk passes the words as they are.
 const (
 	bashEval = `    request_comp="$(__cistern_build_completion_request)"
     opts=$(eval "${request_comp}" 2>/dev/null)

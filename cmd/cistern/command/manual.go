@@ -24,7 +24,8 @@ type Manual struct {
 func (m *Manual) Write(w io.Writer) error {
 	var b bytes.Buffer
 	date, _, _ := strings.Cut(m.Committed, "T")
-	fmt.Fprintf(&b, ".TH CISTERN 1 \"%s\" \"cistern %s\" \"Cistern\"\n", roff(date), roff(m.Root.Version))
+	fmt.Fprintf(&b, ".TH CISTERN 1 \"%s\" \"cistern %s\" \"Cistern\"\n",
+		roff(date), roff(m.Root.Version))
 	b.WriteString(".SH NAME\ncistern \\- " + roff(m.Purpose) + "\n.SH SYNOPSIS\n.B " +
 		roff(m.Root.UsageText) + "\n.SH DESCRIPTION\n")
 	paragraph(&b, m.Root.Description)
@@ -104,7 +105,8 @@ func verbatim(b *bytes.Buffer, text string) {
 
 // roff escapes text: no character of it is a request to the formatter.
 func roff(text string) string {
-	text = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "^", `\(ha`, "~", `\(ti`, "`", `\(ga`).
+	text = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "^", `\(ha`,
+		"~", `\(ti`, "`", `\(ga`).
 		Replace(text)
 	lines := strings.Split(text, "\n")
 	for i, l := range lines {

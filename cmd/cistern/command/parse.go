@@ -104,8 +104,8 @@ func ParseListen(s string) (string, error) {
 	return s, nil
 }
 
-// ParseServer returns the base URL of a running server. It reads a URL, or an address as ParseListen
-// does; an address without a host is one of this machine.
+// ParseServer returns the base URL of a running server. It reads a URL, or an address as
+// ParseListen does; an address without a host is one of this machine.
 func ParseServer(address string) (string, error) {
 	if strings.Contains(address, "://") {
 		return ParseURL(address)

@@ -90,6 +90,6 @@ func WantArguments(cmd *cli.Command, n int, form string) error {
 	return nil
 }
 
-// Subject returns the name of a command for an error, such as repo add: an error begins with the name
-// of the program already.
+// Subject returns the name of a command for an error, such as repo add: an error begins with the
+// name of the program already.
 func Subject(cmd *cli.Command) string { return strings.TrimPrefix(cmd.FullName(), "cistern ") }

@@ -33,11 +33,11 @@ const reportTimeout = 10 * time.Second
 // errUsed ends the request that keeps a checkpoint.
 var errUsed = errors.New("the checkpoint was used")
 
-// Borrow asks a daemon for a checkpoint, and calls use while the daemon keeps its files. admin is the
-// base URL of the daemon's private listener, and what states what the checkpoint is for. The daemon
-// makes the checkpoint once no operation excludes it, which may take hours; meanwhile Borrow shows on
-// standard error which operation it waits for. Borrow reports the result of use to the daemon. The
-// error is that of use, or says why there is no checkpoint.
+// Borrow asks a daemon for a checkpoint, and calls use while the daemon keeps its files. admin is
+// the base URL of the daemon's private listener, and what states what the checkpoint is for. The
+// daemon makes the checkpoint once no operation excludes it, which may take hours; meanwhile Borrow
+// shows on standard error which operation it waits for. Borrow reports the result of use to the
+// daemon. The error is that of use, or says why there is no checkpoint.
 func Borrow(ctx context.Context, p *command.Process, admin, token string, what copies.Statement,
 	use func(Checkpoint) (copies.Result, error)) error {
 	daemon := client.New(admin, token, "its private listener with --admin")

@@ -76,8 +76,10 @@ func (r *hostRow) facts() [][2]string {
 	facts := [][2]string{
 		{"host", r.Host}, {"state", state}, {"last error", r.lastError()},
 		{"accounts", humanize.Comma(r.Accounts)}, {"queued", humanize.Comma(r.Queued)},
-		{"in flight", fmt.Sprintf("%s (from %d to %d)", r.inFlight(), l.ConcurrencyMin, l.ConcurrencyMax)},
-		{"per second", number(l.PerSecond)}, {"per hour", number(l.PerHour)}, {"per day", number(l.PerDay)},
+		{"in flight", fmt.Sprintf("%s (from %d to %d)", r.inFlight(),
+			l.ConcurrencyMin, l.ConcurrencyMax)},
+		{"per second", number(l.PerSecond)}, {"per hour", number(l.PerHour)},
+		{"per day", number(l.PerDay)},
 		{"override", r.Override.String()}, {"next request", cmp.Or(ago(l.OpensAt), "now")},
 		{"answers in", r.latency()}, {"received", humanize.IBytes(uint64(max(0, r.Bytes)))},
 		{"fetched", humanize.Comma(r.ReposFetched) + " repositories"},
@@ -94,7 +96,9 @@ func (r *hostRow) facts() [][2]string {
 }
 
 // inFlight returns how many requests run, and how many may.
-func (r *hostRow) inFlight() string { return fmt.Sprintf("%d of %d", r.InFlight, r.Limits.Concurrency) }
+func (r *hostRow) inFlight() string {
+	return fmt.Sprintf("%d of %d", r.InFlight, r.Limits.Concurrency)
+}
 
 // lastError returns the last error with its age: the host may have recovered since.
 func (r *hostRow) lastError() string {

@@ -306,20 +306,21 @@ func (s *repoSession) show(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.do(ctx, "GET", "/repos/"+url.PathEscape(did), nil, nil, func(line json.RawMessage) error {
-		var row struct {
-			Reason string
-			Error  struct{ Message string }
-		}
-		if err := unmarshalRow(line, &row); err != nil {
-			return err
-		}
-		var without []string // what the reason says already
-		if m := row.Error.Message; m != "" && strings.HasSuffix(row.Reason, m) {
-			without = append(without, "error message")
-		}
-		return writeFields(s.Stdout, "", line, without...)
-	})
+	_, err = s.do(ctx, "GET", "/repos/"+url.PathEscape(did), nil, nil,
+		func(line json.RawMessage) error {
+			var row struct {
+				Reason string
+				Error  struct{ Message string }
+			}
+			if err := unmarshalRow(line, &row); err != nil {
+				return err
+			}
+			var without []string // what the reason says already
+			if m := row.Error.Message; m != "" && strings.HasSuffix(row.Reason, m) {
+				without = append(without, "error message")
+			}
+			return writeFields(s.Stdout, "", line, without...)
+		})
 	return err
 }
 

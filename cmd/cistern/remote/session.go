@@ -53,7 +53,9 @@ type subcommand struct {
 
 // command returns the command of a family that runs act. Only the options of session are read from
 // variables: others of the same names configure the daemon.
-func (s *session) command(family string, c subcommand, act func(context.Context) error) *cli.Command {
+func (s *session) command(
+	family string, c subcommand, act func(context.Context) error,
+) *cli.Command {
 	return &cli.Command{
 		Name:  c.name,
 		Usage: c.usage,

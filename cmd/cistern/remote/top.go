@@ -215,8 +215,8 @@ func (s *topSession) begin(name string) {
 	}
 }
 
-// fatalSignals gives the terminal back before a signal ends the process as it would without a screen:
-// SIGQUIT prints the stacks of all goroutines.
+// fatalSignals gives the terminal back before a signal ends the process as it would without a
+// screen: SIGQUIT prints the stacks of all goroutines.
 func (s *topSession) fatalSignals(ctx context.Context, screen *console.Screen) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGQUIT, syscall.SIGHUP)

@@ -70,8 +70,8 @@ type webhookRow struct {
 	State     string `json:"state"`
 }
 
-// print prints what a webhook is after a change, nothing for nil. The secret that was made for it is
-// in no other answer.
+// print prints what a webhook is after a change, nothing for nil. The secret that was made for it
+// is in no other answer.
 func (r *webhookRow) print(w io.Writer) error {
 	if r == nil {
 		return nil

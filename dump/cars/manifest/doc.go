@@ -9,8 +9,8 @@
 // # Invariants
 //
 //  1. A line has a path, or the reason why the repository has none.
-//  2. The path of a CAR follows from the DID alone, and has no character of the DID that leads out of
-//     its directory.
+//  2. The path of a CAR follows from the DID alone, and has no character of the DID that leads out
+//     of its directory.
 //
 // # Concurrency
 //

@@ -22,7 +22,8 @@ type Line struct {
 const (
 	Unknown    = "the account is unknown"
 	Mismatch   = "the stored copy does not agree with its commit"
-	Incomplete = "not all of its records are stored: the filter leaves some out, or they are being fetched"
+	Incomplete = "not all of its records are stored: the filter leaves some out, or they are being " +
+		"fetched"
 )
 
 // Describe returns the line of a repository without its CAR. LeftOut is the reason why it must have

@@ -40,7 +40,8 @@ type Part struct {
 
 // New returns the manifest of an export that begins at a time, as of a head of a log.
 func New(epoch string, head uint64, dids []string, begun time.Time) Manifest {
-	return Manifest{Format: "car", Epoch: epoch, Head: head, DIDs: dids, Begun: whole(begun), Parts: []Part{}}
+	return Manifest{Format: "car", Epoch: epoch, Head: head, DIDs: dids,
+		Begun: whole(begun), Parts: []Part{}}
 }
 
 // whole returns a time as a manifest has it.
@@ -78,7 +79,8 @@ func Encode(name string, lines []Line) (text []byte, p Part, err error) {
 		}
 	}
 	sum := sha256.Sum256(out.Bytes())
-	p = Part{Name: name, Lines: int64(len(lines)), Bytes: int64(out.Len()), SHA: hex.EncodeToString(sum[:])}
+	p = Part{Name: name, Lines: int64(len(lines)), Bytes: int64(out.Len()),
+		SHA: hex.EncodeToString(sum[:])}
 	return out.Bytes(), p, nil
 }
 

@@ -282,7 +282,8 @@ func (t *transcoder) link() error {
 
 // isUsualCID: version 1, dag-cbor or raw (a blob), sha2-256.
 func isUsualCID(c []byte) bool {
-	return len(c) == repo.CIDBytes && c[0] == 1 && (c[1] == 0x71 || c[1] == 0x55) && c[2] == 0x12 && c[3] == 0x20
+	return len(c) == repo.CIDBytes && c[0] == 1 && (c[1] == 0x71 || c[1] == 0x55) && c[2] == 0x12 &&
+		c[3] == 0x20
 }
 
 // mapKeys finds duplicate keys of a map. If the keys are in canonical order, shorter keys first and
