@@ -46,8 +46,9 @@ func (f *front) show(w http.ResponseWriter, r *http.Request) error {
 	}
 	return f.xrpc.respond(w, r, q, xrpcLookup{weight: 1,
 		look: func(_ context.Context, q wire.Query) (atproto.Answer, error) {
-			return func(ctx context.Context) ([]byte, error) { return f.answer(ctx, q, frontpage.Base(r)) },
-				nil
+			return func(ctx context.Context) ([]byte, error) {
+				return f.answer(ctx, q, frontpage.Base(r))
+			}, nil
 		}})
 }
 

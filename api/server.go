@@ -336,8 +336,8 @@ func (s *Server) reads() map[string]http.Handler {
 		"/openapi.json":      route("openapi", s.description.show),
 		"/export":            untimed("export", s.exports.Get),
 
-		"/xrpc/" + jetstream + "subscribeEvents": untimed(jetstream+
-			"subscribeEvents", s.delivery.Jetstream2),
+		"/xrpc/" + jetstream + "subscribeEvents": untimed(
+			jetstream+"subscribeEvents", s.delivery.Jetstream2),
 		"/xrpc/" + jetstream + "getZstdDictionary": route(jetstream+"getZstdDictionary",
 			s.delivery.ZstdDictionary),
 	}

@@ -11,8 +11,7 @@ import (
 func (s *Server) newWebhooks(o Options) (err error) {
 	s.webhooks, err = webhook.New(webhook.Options{Subscriptions: s.registry, Delivery: s.delivery,
 		Epoch: o.Store.Epoch(), AllowPrivate: o.AllowPrivate, UserAgent: "cistern/" + o.Version,
-		Gate:   o.WebhookGate,
-		Logger: o.Logger, Registerer: o.Registerer})
+		Gate: o.WebhookGate, Logger: o.Logger, Registerer: o.Registerer})
 	return err
 }
 

@@ -29,8 +29,8 @@ type segmentWriter struct {
 
 func newSegmentWriter(c codec, epoch string, first uint64) *segmentWriter {
 	return &segmentWriter{codec: c, most: segmentBytes, frameEvents: frameEvents, out: []byte(magic),
-		lists: map[string]uint32{},
-		has:   map[uint32]bool{}, index: indexV1{Epoch: epoch, First: first}}
+		lists: map[string]uint32{}, has: map[uint32]bool{},
+		index: indexV1{Epoch: epoch, First: first}}
 }
 
 // add adds an event, whose id is above those of earlier ones. full means that the segment should

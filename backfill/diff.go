@@ -129,7 +129,7 @@ func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo
 		row.Torn = true // the records are no longer those of row.Rev: only a copy completes them
 		row.TornRev = max(row.TornRev, d.l.commit.Rev)
 		if row.Filter != d.l.win.filter.Selection {
-			// Apply selects records by it from here on
+			// Apply selects records by this filter from here on
 			row.Filter, row.Sweep = d.l.win.filter.Selection, true
 		}
 		if len(d.ops) > 0 {

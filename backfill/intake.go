@@ -84,15 +84,14 @@ func NewIntake(opts IntakeOptions) (*Intake, error) {
 	copier, err := fetch.New(fetch.Options{
 		Keys: opts.Directory, Crowded: func() bool { return false },
 		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes,
-		RepoMemoryBytes: opts.RepoMemoryBytes,
-		SpoolDir:        opts.SpoolDir, CARBytesMax: opts.CARBytesMax,
+		RepoMemoryBytes: opts.RepoMemoryBytes, SpoolDir: opts.SpoolDir, CARBytesMax: opts.CARBytesMax,
 		Now: opts.Now, Logger: opts.Logger, Registerer: opts.Registerer,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("options of an intake: %w", err)
 	}
-	return &Intake{opts: opts, store: opts.Store, copier: copier, taken: map[string]chan struct{}{}},
-		nil
+	return &Intake{opts: opts, store: opts.Store, copier: copier,
+		taken: map[string]chan struct{}{}}, nil
 }
 
 // Read reads a CAR to its end, and checks the hash of each block. The file is passed to Store, or

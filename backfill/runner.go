@@ -61,9 +61,8 @@ func New(opts Options) (*Runner, error) {
 		Keys: opts.Directory, Crowded: r.hosts.Crowded, UserAgent: opts.UserAgent,
 		Strategy: opts.Strategy, Unsigned: opts.SkipSignatures,
 		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes,
-		RepoMemoryBytes: opts.RepoMemoryBytes,
-		SpoolDir:        opts.SpoolDir, SpoolBytes: opts.SpoolBytes, CARBytesMax: opts.CARBytesMax,
-		CARBlocksMax: opts.CARBlocksMax,
+		RepoMemoryBytes: opts.RepoMemoryBytes, SpoolDir: opts.SpoolDir, SpoolBytes: opts.SpoolBytes,
+		CARBytesMax: opts.CARBytesMax, CARBlocksMax: opts.CARBlocksMax,
 		FetchTimeout: opts.FetchTimeout, IdleTimeout: opts.IdleTimeout,
 		Now: opts.Now, Logger: opts.Logger, Registerer: opts.Registerer,
 	})

@@ -222,8 +222,8 @@ func (t *task) copy(ctx context.Context) (outcome, error) {
 // mayBeOutdated reports whether an outdated host or key may have caused err.
 func mayBeOutdated(err error) bool {
 	var answer *hosts.AnswerError
-	return errors.Is(err, repo.ErrSignature) || errors.As(err, &answer) && answer.Code < 500 &&
-		answer.Code != http.StatusTooManyRequests
+	return errors.Is(err, repo.ErrSignature) ||
+		errors.As(err, &answer) && answer.Code < 500 && answer.Code != http.StatusTooManyRequests
 }
 
 // fetchWholeNext makes the next attempt fetch the whole repository without queries if the host did

@@ -276,8 +276,7 @@ func ReadManifest(ctx context.Context, d objects.Destination, g Generation) (*Ma
 	}
 	if sum := objects.Sum(sha256.Sum256(text)); sum.String() != g.Manifest {
 		return nil, fmt.Errorf("%s of %s: %w: its SHA-256 is %s instead of %s",
-			name, d, objects.ErrDamaged,
-			sum, g.Manifest)
+			name, d, objects.ErrDamaged, sum, g.Manifest)
 	}
 	m, err := parseManifest(text)
 	if err != nil {
@@ -320,8 +319,7 @@ func nameGeneration(now time.Time, epoch string, others []Generation) (string, e
 // publish writes a generation. Until the marker is written, it does not exist.
 func publish(
 	ctx context.Context, d objects.Destination, name string, m *Manifest, held func() error,
-) (
-	Generation, error) {
+) (Generation, error) {
 	g := Generation{Name: name, Created: m.Created, Epoch: m.Epoch, Head: m.Head, Files: len(m.Files),
 		Bytes: m.bytes()}
 	text, err := json.Marshal(m)

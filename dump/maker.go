@@ -110,9 +110,8 @@ func (m *Maker) Make(ctx context.Context, progress func(Progress)) error {
 		prefix = all[n-1].prefix
 	}
 	made, err := Run(ctx, Options{Source: m.opts.Source, Destination: m.opts.Destination,
-		Prefix: prefix,
-		Format: m.opts.Format, Collections: m.opts.Collections, TempDir: m.opts.TempDir,
-		Progress: progress, Now: m.opts.Now, Holder: m.opts.Holder,
+		Prefix: prefix, Format: m.opts.Format, Collections: m.opts.Collections,
+		TempDir: m.opts.TempDir, Progress: progress, Now: m.opts.Now, Holder: m.opts.Holder,
 		Logger: m.opts.Logger})
 	if err != nil {
 		return err

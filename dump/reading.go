@@ -22,9 +22,10 @@ type Source interface {
 	// about rowsMax rows were examined, and returns the position to go on from. The error is
 	// store.ErrOutdatedCursor if the log has lost events after the head of the pass. What fn gets
 	// is valid during the call.
-	ReadRecords(ctx context.Context, p *store.Pass, at store.RecordPosition, rowsMax int,
-		fn func(*store.Event, store.RecordPosition) bool) (next store.RecordPosition, ended bool,
-		err error)
+	ReadRecords(
+		ctx context.Context, p *store.Pass, at store.RecordPosition, rowsMax int,
+		fn func(*store.Event, store.RecordPosition) bool,
+	) (next store.RecordPosition, ended bool, err error)
 	// Epoch names the log.
 	Epoch() string
 }

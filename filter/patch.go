@@ -144,7 +144,7 @@ func editSet(set *[]string, m member, check func(string) error) error {
 	removed := map[string]struct{}{}
 	next := slices.Clone(*set)
 	for _, item := range items {
-		// items to remove too: a misspelt item would be silently kept
+		// Items to remove are checked too: a misspelt one would be silently kept.
 		errs = append(errs, check(item.name))
 		switch string(item.value) {
 		case "true":

@@ -19,8 +19,8 @@ type budget struct {
 
 // newBudget makes a budget whose first delay is base (Options.RefetchBase).
 func newBudget(base time.Duration) *budget {
-	return &budget{base: base, hosts: newBuckets(rate.Limit(1.0/refetchSeconds),
-		refetchBurst, refetchHostsMax)}
+	return &budget{base: base,
+		hosts: newBuckets(rate.Limit(1.0/refetchSeconds), refetchBurst, refetchHostsMax)}
 }
 
 // spend records a break of row (Breaks, Broken) and returns when its repository may be fetched: now

@@ -158,8 +158,8 @@ func (it *item) keptResolved(row *store.Repo) int64 {
 // host is asked at once. If the account waits in the queue of the former host, it is moved to the
 // queue of the new host.
 func setIdentity(w *writing, row *store.Repo, ident identity.Identity, now time.Time) (moved bool) {
-	moved = row.Key != "" && (row.Handle != ident.Handle || row.PDS != ident.PDS ||
-		row.Key != ident.Key)
+	moved = row.Key != "" &&
+		(row.Handle != ident.Handle || row.PDS != ident.PDS || row.Key != ident.Key)
 	if row.State == store.StateGone && row.Tracked != store.Untracked && row.PDS != ident.PDS &&
 		!row.HiddenByRelay() {
 		row.Retry.Next = w.r.opts.Now().Unix()

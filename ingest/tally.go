@@ -68,9 +68,8 @@ func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 		}),
 	}
 	for _, reason := range []string{reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit,
-		refusedFrame, refusedTime, refusedRev, refusedCAR,
-		refusedRoot, refusedCommit, refusedEnvelope, refusedOps, refusedRecord, refusedSignature,
-		refusedProof, refusedTree} {
+		refusedFrame, refusedTime, refusedRev, refusedCAR, refusedRoot, refusedCommit, refusedEnvelope,
+		refusedOps, refusedRecord, refusedSignature, refusedProof, refusedTree} {
 		t.rejected.WithLabelValues(reason)
 	}
 	for _, due := range []string{"now", "later"} {

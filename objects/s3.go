@@ -100,8 +100,7 @@ func OpenS3(place string, environ []string) (*S3, error) {
 		o.BaseEndpoint = aws.String(at)
 	}
 	return &S3{client: s3.New(o), bucket: bucket, prefix: prefix,
-		timeout: requestTimeout, names: listedMax,
-		pages: pagesMax}, nil
+		timeout: requestTimeout, names: listedMax, pages: pagesMax}, nil
 }
 
 // variables returns a function that reads the first variable that is set.

@@ -103,9 +103,9 @@ func (a *Answer) disk() part {
 	if d.Free < d.Reserve {
 		color = console.Red
 	}
-	p.lines = append(p.lines,
-		line{{"", used + ", "}, {color, fmt.Sprintf("%s of %s free", size(d.Free),
-			size(d.Total))}, {"", ", reserve " + size(d.Reserve)}})
+	p.lines = append(p.lines, line{{"", used + ", "},
+		{color, fmt.Sprintf("%s of %s free", size(d.Free), size(d.Total))},
+		{"", ", reserve " + size(d.Reserve)}})
 	if d.Short != "" {
 		p.lines = append(p.lines, line{{console.Yellow, "reaches the reserve " + a.ago(d.Short)}})
 	}

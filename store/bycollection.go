@@ -189,8 +189,7 @@ func (m *recordMerge) findAll() error {
 	}
 	// Hidden accounts are passed too, and count as well.
 	tooMany := fmt.Errorf("%w: %d show records of %s, at most %d are merged",
-		ErrTooManyRepos, all.repos,
-		m.Collection, m.ReposMax)
+		ErrTooManyRepos, all.repos, m.Collection, m.ReposMax)
 	if all.repos > int64(m.ReposMax) {
 		return tooMany
 	}
@@ -344,8 +343,8 @@ func (m *recordMerge) event(of *Repo, h *recordHead) (*Event, error) {
 	path := append([]byte(m.Collection+"/"), h.rkey...)
 	m.key = recordKey(m.key[:0], h.ordinal, path)
 	if !m.rows.SeekGE(m.key) || !bytes.Equal(m.rows.Key(), m.key) {
-		return nil, errors.Join(engineError(m.rows.Error()), fmt.Errorf("record %s of %s has no row: %w",
-			path, of.DID, ErrCorrupt))
+		return nil, errors.Join(engineError(m.rows.Error()),
+			fmt.Errorf("record %s of %s has no row: %w", path, of.DID, ErrCorrupt))
 	}
 	row, err := m.row()
 	if err != nil {

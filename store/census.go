@@ -13,7 +13,7 @@ import (
 type census struct {
 	b      *Batch
 	totals map[string]*totalChange // each of them is held
-	// of the total of everything, beside what others add; without a total
+	// all is the change of the total of everything, beside what others add; without a total
 	all   totalChange
 	shown map[Ordinal]*shownChanges
 }

@@ -181,8 +181,7 @@ func (c *checker) buffers() error {
 		if says := c.buffered[did]; is.commits != says.commits || is.bytes != says.bytes ||
 			is.rev > says.rev {
 			c.report("buffer of %s: %d commits of %d bytes up to %s on disk, %d of %d up to %s in memory",
-				did,
-				is.commits, is.bytes, is.rev, says.commits, says.bytes, says.rev)
+				did, is.commits, is.bytes, is.rev, says.commits, says.bytes, says.rev)
 		}
 		if err := c.known(did); err != nil {
 			return err

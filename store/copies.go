@@ -3,8 +3,8 @@ package store
 import "fmt"
 
 // Copy is the last result of the commands that made a copy of one kind at one destination. The
-// store keeps it for package copies, whose Row explains the fields. Times are unix milliseconds; 0:
-// never.
+// store keeps it for package copies, whose Row explains the fields. Times are unix milliseconds;
+// 0: never.
 type Copy struct {
 	Kind, Destination string
 

@@ -33,9 +33,8 @@ const (
 )
 
 var countNames = [countMax]string{"repos", "records", "blocks", "events", "collections",
-	"collection_names", "pending", "synced", "resync",
-	"gone", "idle", "draining", "buffered", "behind", "lacking", "returning", "error_ratelimited",
-	"error_transport", "error_generic"}
+	"collection_names", "pending", "synced", "resync", "gone", "idle", "draining", "buffered",
+	"behind", "lacking", "returning", "error_ratelimited", "error_transport", "error_generic"}
 
 // counts holds a value, or a change, for each counter.
 type counts [countMax]int64

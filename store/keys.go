@@ -99,21 +99,17 @@ const (
 // spaceNames are the words of Store.Sizes, in key order.
 var spaceNames = map[byte]string{
 	spaceMeta: "meta", spaceBlock: "blocks", spaceCount: "counts", spaceCollection: "collections",
-	spaceEvent:   "events",
-	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names",
-	spaceHostRow: "host_rows", spaceHostCount: "host_counts", spaceFilter: "filters",
-	spaceCrawl:  "crawls",
-	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources",
-	spaceCrawlSource: "crawl_sources",
-	spaceOwner:       "owners", spacePending: "pending", spaceRetry: "retries",
-	spaceRecord: "records", spaceRepo: "repos",
+	spaceEvent: "events", spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts",
+	spaceHostName: "host_names", spaceHostRow: "host_rows", spaceHostCount: "host_counts",
+	spaceFilter: "filters", spaceCrawl: "crawls", spaceBuffer: "buffered", spaceCursor: "cursors",
+	spaceSource: "sources", spaceCrawlSource: "crawl_sources", spaceOwner: "owners",
+	spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
 	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped",
-	spaceProgress: "progress",
-	spaceGarbage:  "abandoned", spaceDroppedAt: "dropped_at", spaceReconcile: "reconciliations",
-	spaceDescribe: "describe_retries", spaceSubscribed: "subscriptions",
-	spacePosition: "subscription_positions", spacePosting: "postings", spaceWebhook: "webhooks",
-	spaceMaintenance: "maintenance", spaceSegment: "segments",
-	spaceTotal: "totals", spaceDay: "days",
+	spaceProgress: "progress", spaceGarbage: "abandoned", spaceDroppedAt: "dropped_at",
+	spaceReconcile: "reconciliations", spaceDescribe: "describe_retries",
+	spaceSubscribed: "subscriptions", spacePosition: "subscription_positions",
+	spacePosting: "postings", spaceWebhook: "webhooks", spaceMaintenance: "maintenance",
+	spaceSegment: "segments", spaceTotal: "totals", spaceDay: "days",
 }
 
 const (

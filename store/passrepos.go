@@ -8,7 +8,7 @@ import (
 // PassRepo is a repository of a pass.
 type PassRepo struct {
 	DID string
-	// rises; in a pass by DID its place among the wanted accounts, else its ordinal
+	// Number rises: in a pass by DID the place among the wanted accounts, else the ordinal.
 	Number uint64
 	Behind RecordPosition // where the pass goes on behind it
 }

@@ -36,8 +36,8 @@ type eventGroup struct {
 // keep returns the events of an entry that a batch is about to write, without ids and times, or nil
 // if they need not be kept. bodies are the ops that the entry lists; their bytes are copied.
 func (c *recent) keep(did string, e *entryV1, bodies []Op) []Event {
-	if c.idle.Load() > recentIdleMax || slices.ContainsFunc(bodies,
-		func(op Op) bool { return op.Keep }) {
+	if c.idle.Load() > recentIdleMax ||
+		slices.ContainsFunc(bodies, func(op Op) bool { return op.Keep }) {
 		return nil // no reader, or bodies that only the engine has
 	}
 	size := 0

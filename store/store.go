@@ -125,9 +125,9 @@ func (s *Store) closeHealth() error {
 // load reads the state that is kept in memory, and repairs the store after a crash.
 func (s *Store) load() error {
 	for _, step := range []func() error{s.loadFormat, s.renewEpoch, s.dropCheckpoints, s.loadCounts,
-		s.loadLog, s.loadTotals,
-		s.loadPostings, s.loadEnqueue, s.loadHosts, s.loadFilters, s.loadCursors, s.loadGarbage,
-		s.loadAges, s.loadSegments, s.recoverLeases, s.loadBuffers, s.openSlots} {
+		s.loadLog, s.loadTotals, s.loadPostings, s.loadEnqueue, s.loadHosts, s.loadFilters,
+		s.loadCursors, s.loadGarbage, s.loadAges, s.loadSegments, s.recoverLeases, s.loadBuffers,
+		s.openSlots} {
 		if err := step(); err != nil {
 			return err
 		}

@@ -44,8 +44,8 @@ func parseRecordRow(b []byte) (recordRow, error) {
 		return recordRow{}, fmt.Errorf("record row %x: %w", b, ErrCorrupt)
 	}
 	return recordRow{hidden: b[1] == recordHidden, shelved: b[1] == recordShelved,
-		block: binary.BigEndian.Uint32(b[2:]),
-		cid:   repo.CID(b[6:recordRowBytes]), rev: b[recordRowBytes:]}, nil
+		block: binary.BigEndian.Uint32(b[2:]), cid: repo.CID(b[6:recordRowBytes]),
+		rev: b[recordRowBytes:]}, nil
 }
 
 // entryKind is the kind of an entry of the log.

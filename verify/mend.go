@@ -20,8 +20,7 @@ func (w *walk) mend(ctx context.Context, x *store.Examination) error {
 	}
 	if w.lines++; w.lines <= linesMax {
 		w.opts.Logger.Error("a repository is damaged", "did", did, "rev", rev,
-			"differences", x.Differences,
-			"first", x.Texts, "then", outcome)
+			"differences", x.Differences, "first", x.Texts, "then", outcome)
 	}
 	return nil
 }

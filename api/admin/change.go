@@ -146,8 +146,8 @@ func (c *changes) each(w http.ResponseWriter, r *http.Request, dids []string, do
 	for i, did := range dids {
 		out[i].DID = did
 		if reason := wire.BadDID(did); reason != "" {
-			out[i] = outcome{DID: clip(did), Error: "InvalidDID", Message: wire.Echo(did) +
-				" is not a DID: " + reason}
+			out[i] = outcome{DID: clip(did), Error: "InvalidDID",
+				Message: wire.Echo(did) + " is not a DID: " + reason}
 			continue
 		}
 		results[did] = ""

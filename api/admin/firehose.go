@@ -96,8 +96,8 @@ func (src *Source) item() sourceItem {
 		URL: src.URL, IsPDS: src.PDS, Persisted: src.Persisted, Direct: src.Direct, Running: src.Running,
 		Failing: src.failing(), ConsecutiveFailures: src.Failures, RetryInSecs: seconds(src.RetryIn),
 		Stats: sourceStats{Cursor: src.Cursor, Seq: src.Seq, Events: src.Events, Bytes: src.Bytes,
-			BadFrames: src.BadFrames,
-			Refused:   src.Refused, LastEvent: moment(src.LastEvent), LagSeconds: seconds(src.Lag)},
+			BadFrames: src.BadFrames, Refused: src.Refused, LastEvent: moment(src.LastEvent),
+			LagSeconds: seconds(src.Lag)},
 	}
 	if f := src.LastFailure; !f.At.IsZero() {
 		it.LastFailure = &sourceFailure{At: moment(f.At), Kind: f.Kind, Detail: f.Detail}

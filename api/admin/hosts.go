@@ -98,14 +98,12 @@ func (hs *hosts) item(h *store.Host) hostItem {
 		Host: h.Name, State: stateOf(h, now), Accounts: h.Accounts, Queued: h.Queued,
 		InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
 		FailingSince: moment(now.FailingSince), Bytes: h.Bytes + now.Bytes,
-		ReposFetched: h.Repos + now.Repos,
-		FirstSeen:    rfc3339(h.FirstSeen), LastSeen: rfc3339(h.LastSeen),
-		Override: pace.Override(h.Limits),
+		ReposFetched: h.Repos + now.Repos, FirstSeen: rfc3339(h.FirstSeen),
+		LastSeen: rfc3339(h.LastSeen), Override: pace.Override(h.Limits),
 		Limits: limitsItem{Concurrency: now.Concurrency, ConcurrencyMin: now.Limits.Min,
-			ConcurrencyMax: now.Limits.Max,
-			PerSecond:      now.Limits.PerSecond, PerHour: now.Limits.PerHour, PerDay: now.Limits.PerDay,
-			OpensAt:   moment(now.Opens),
-			LatencyMs: now.Latency.Milliseconds()},
+			ConcurrencyMax: now.Limits.Max, PerSecond: now.Limits.PerSecond,
+			PerHour: now.Limits.PerHour, PerDay: now.Limits.PerDay,
+			OpensAt: moment(now.Opens), LatencyMs: now.Latency.Milliseconds()},
 	}
 	it.LastError, it.LastErrorAt = h.Error, rfc3339(h.ErrorAt)
 	if now.Error != "" {

@@ -174,9 +174,8 @@ func (o *overview) show(w http.ResponseWriter, r *http.Request) error {
 	now := time.Now()
 	body := overviewBody{Time: moment(now), Started: moment(o.started), Version: o.stats.version,
 		Login: o.token, Subscriptions: o.subscriptions(), Maintenance: o.maintenance.view(),
-		Copies:     o.copies.items(),
-		Conditions: o.conditions.operators(), Charts: map[string]chartItem{},
-		Log: o.lines(since["log"])}
+		Copies: o.copies.items(), Conditions: o.conditions.operators(),
+		Charts: map[string]chartItem{}, Log: o.lines(since["log"])}
 	if body.Stats, err = o.stats.read(); err != nil {
 		return err
 	}

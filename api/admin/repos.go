@@ -158,10 +158,9 @@ func (rs *repos) item(row *store.Repo) repoItem {
 		DID: row.DID, Status: shownStatus(row), Mark: row.Mark.String(), Reason: rs.reason(row),
 		State: row.State.String(), Tracked: row.Tracked != store.Untracked, Why: row.Tracked.String(),
 		Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: wire.Multibase(row.Key),
-		Records: row.Records, Collections: row.Collections, Shelved: row.Shelved, Lacking: row.Lacks ||
-			row.Sweep,
-		UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev, Buffered: rs.store.Buffered(row.DID),
-		ResolvedAt: rfc3339(row.Resolved),
+		Records: row.Records, Collections: row.Collections, Shelved: row.Shelved,
+		Lacking: row.Lacks || row.Sweep, UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev,
+		Buffered: rs.store.Buffered(row.DID), ResolvedAt: rfc3339(row.Resolved),
 	}
 	if row.Rev != "" {
 		it.Data, it.Head, it.Verified = row.Data.String(), repo.HashCID(row.Commit).String(),

@@ -110,8 +110,8 @@ func (r *Records) identity(
 		return identity.Identity{}, err
 	}
 	if r.names == nil {
-		return identity.Identity{},
-			wire.Refuse("DidNotFound", "%s is not known here, and nothing is looked up", did)
+		return identity.Identity{}, wire.Refuse("DidNotFound",
+			"%s is not known here, and nothing is looked up", did)
 	}
 	ident, err := r.names.Identity(ctx, q.Client, did)
 	switch {

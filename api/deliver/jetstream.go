@@ -28,8 +28,7 @@ func (q params) jetstreamPosition() (p position, err error) {
 	}
 	if p.cursor, err = strconv.ParseUint(cursor, 10, 63); err != nil {
 		return p, wire.Invalid("cursor %s: want a whole number from 0 to %d, unix microseconds or the "+
-			"number of an event",
-			wire.Echo(cursor), math.MaxInt64)
+			"number of an event", wire.Echo(cursor), math.MaxInt64)
 	}
 	p.given = true
 	return p, nil

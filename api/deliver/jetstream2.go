@@ -88,8 +88,8 @@ func (q params) filter2() (*filter.Events, error) {
 		}
 	}
 	if len(c.Collections) > 0 && len(q["kinds"]) > 0 && !slices.Contains(c.Kinds, "record") {
-		return nil,
-			wire.Invalid("collections with kinds that lack commit: no event would have a collection")
+		return nil, wire.Invalid(
+			"collections with kinds that lack commit: no event would have a collection")
 	}
 	f, err := compileJetstream(c)
 	if err == nil && len(q["kinds"]) > 0 && len(c.Kinds) == 0 {

@@ -23,9 +23,10 @@ type Records interface {
 	// about rowsMax rows were examined, and returns the position to go on from. The error is
 	// store.ErrOutdatedCursor if the log has lost events after the head of the pass. What fn gets
 	// is valid during the call.
-	ReadRecords(ctx context.Context, p *store.Pass, at store.RecordPosition, rowsMax int,
-		fn func(*store.Event, store.RecordPosition) bool) (next store.RecordPosition, ended bool,
-		err error)
+	ReadRecords(
+		ctx context.Context, p *store.Pass, at store.RecordPosition, rowsMax int,
+		fn func(*store.Event, store.RecordPosition) bool,
+	) (next store.RecordPosition, ended bool, err error)
 	// ReadCurrent calls fn for each named record that is shown, with the place of its name, until fn
 	// returns false. On return it is durable that the other named records are gone. Events are valid
 	// during the call of fn.

@@ -28,8 +28,8 @@ type Records struct {
 // NewRecords answers from the store, and with the processors, of others.
 func NewRecords(e *Exports) (*Records, error) {
 	x, err := e.exporter.uncached()
-	return &Records{store: e.store, exporter: x, turns: clients.NewTurns(filesMax), queue: e.queue},
-		err
+	return &Records{store: e.store, exporter: x,
+		turns: clients.NewTurns(filesMax), queue: e.queue}, err
 }
 
 // request is what a client asks for.
@@ -179,8 +179,8 @@ func parseRequest(q wire.Query, h http.Header) (a request, err error) {
 		return a, wire.Invalid("include %s: want cbor", wire.Echo(include))
 	}
 	if a.cars && (a.options.CBOR || len(a.filter.Ranges()) > 0) {
-		return a,
-			wire.Invalid("format car has whole repositories: it takes neither collections nor include")
+		return a, wire.Invalid(
+			"format car has whole repositories: it takes neither collections nor include")
 	}
 	if a.options.Tokens, err = q.Bool("tokens"); err != nil {
 		return a, err

@@ -66,8 +66,7 @@ const liveBefore = 10
 
 // placeholders stand in examples if the store has no record to name.
 var placeholders = openapi.Values{DID: "DID", Handle: "HANDLE", Host: "HOST",
-	Collection: "COLLECTION",
-	Rkey:       "KEY", CID: "CID"}
+	Collection: "COLLECTION", Rkey: "KEY", CID: "CID"}
 
 // Render returns the page as HTML. Equal facts give equal bytes.
 func (p *Page) Render(f Facts) ([]byte, error) {

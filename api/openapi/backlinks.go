@@ -21,8 +21,8 @@ func backlinks() []Route {
 	record := []Field{text("did"), text("collection"), text("rkey")}
 	total, next := integer("total"), optional(text("cursor"))
 	with := func(some []Parameter, more ...Parameter) []Parameter { return append(more, some...) }
-	older := []Parameter{{Name: "target", Required: true, Example: at,
-		Format: "uri", Summary: subject.Summary},
+	older := []Parameter{
+		{Name: "target", Required: true, Example: at, Format: "uri", Summary: subject.Summary},
 		{Name: "collection", Required: true, Example: "app.bsky.feed.like", Format: "nsid",
 			Summary: "The collection of the linking records."},
 		{Name: "path", Required: true, Example: ".subject.uri",

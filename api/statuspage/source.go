@@ -29,7 +29,7 @@ type Firehose struct {
 	Connected int `json:"connected"`
 	// LagSeconds is the lag of the connected source that is furthest behind.
 	LagSeconds float64 `json:"lag_seconds"`
-	// those that fail and those furthest behind, at most sourcesShown
+	// Items are those that fail and those furthest behind, at most sourcesShown.
 	Items []Source `json:"items"`
 }
 

@@ -42,8 +42,7 @@ func ParseQuery(r *http.Request, repeated ...string) (Query, error) {
 		}
 	}
 	return Query{values: values, Client: clients.Of(r.RemoteAddr),
-		match:  r.Header.Values("If-None-Match"),
-		accept: r.Header.Values("Accept")}, nil
+		match: r.Header.Values("If-None-Match"), accept: r.Header.Values("Accept")}, nil
 }
 
 // Text returns a parameter, "" if it is missing.

@@ -112,8 +112,8 @@ func (c *reconciler) readCursors() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for url, row := range asked {
-		if c.passes[url] == nil && (row.Stage != store.ReconcileListed ||
-			!c.r.absences.awaits(url, nil)) {
+		if c.passes[url] == nil &&
+			(row.Stage != store.ReconcileListed || !c.r.absences.awaits(url, nil)) {
 			c.passes[url] = newPass(c.r, url)
 		}
 	}

@@ -111,9 +111,8 @@ func (e *expansion) Read(p []byte) (int, error) {
 // they are.
 func corrupt(err error) error {
 	for _, known := range []error{gzip.ErrHeader, gzip.ErrChecksum,
-		zstd.ErrMagicMismatch, zstd.ErrCRCMismatch,
-		zstd.ErrWindowSizeExceeded, zstd.ErrDecoderSizeExceeded, zstd.ErrReservedBlockType,
-		zstd.ErrBlockTooSmall,
+		zstd.ErrMagicMismatch, zstd.ErrCRCMismatch, zstd.ErrWindowSizeExceeded,
+		zstd.ErrDecoderSizeExceeded, zstd.ErrReservedBlockType, zstd.ErrBlockTooSmall,
 		zstd.ErrCompressedSizeTooBig, zstd.ErrUnknownDictionary, zstd.ErrFrameSizeExceeded,
 		zstd.ErrFrameSizeMismatch} {
 		if errors.Is(err, known) {

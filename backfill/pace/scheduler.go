@@ -86,8 +86,8 @@ func (s *Scheduler) Ready() bool {
 			return true
 		}
 	}
-	return s.rings[ringProven].len() > 0 || s.rings[ringUnproven].len()+s.rings[ringStuck].len() > 0 &&
-		s.restricted < s.restrictedMax()
+	return s.rings[ringProven].len() > 0 ||
+		s.rings[ringUnproven].len()+s.rings[ringStuck].len() > 0 && s.restricted < s.restrictedMax()
 }
 
 // Offer records that a host has work. It is picked when its turn has come and it may be asked.

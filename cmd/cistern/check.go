@@ -144,8 +144,7 @@ func (c *checkRun) openLinks(dir string) (*linkindex.Index, error) {
 // checkLinks returns how many differences the index of backlinks has.
 func (c *checkRun) checkLinks(
 	ctx context.Context, x *linkindex.Index, progress func(done int64),
-) (int,
-	error) {
+) (int, error) {
 	n, compared, err := x.CheckWithProgress(ctx, c.report, progress)
 	if st := x.State(); !compared && err == nil {
 		c.shown.Above(func() {

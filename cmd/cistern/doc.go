@@ -41,8 +41,8 @@
 //     alerts.go: what fails
 //   - demo.go, tour.go: the demo and its example queries
 //   - operations.go: the operations of maintenance, and which of them may run together
-//   - check.go: offline verification; backup.go: backups, by command and on a schedule; place.go:
-//     how a destination is named to the daemon
+//   - check.go: offline verification; backup.go: backups, by command and on a schedule;
+//     place.go: how a destination is named to the daemon
 //   - export.go: files of records, by command and as an operation; exportcars.go, import.go:
 //     repositories into CAR files, and from them
 //   - backlinks.go: the index of backlinks; offload.go: the archive of the log

@@ -121,8 +121,7 @@ func (c *socket) checkGap(seq, stated int64) error {
 		return nil
 	}
 	s.set.opts.Logger.Warn("messages of the source may have been missed: comparing its listing",
-		"source", s.url, "sign", sign,
-		"cursor", s.tracker.last(), "seq", seq)
+		"source", s.url, "sign", sign, "cursor", s.tracker.last(), "seq", seq)
 	return s.set.reconcile(s, anew)
 }
 
@@ -174,8 +173,7 @@ func (c *socket) checkSilence() error {
 		return nil
 	}
 	s.set.opts.Logger.Info("the source has sent no message and its cursor is old: comparing its "+
-		"listing", "source", s.url,
-		"read_until", time.UnixMicro(c.clock))
+		"listing", "source", s.url, "read_until", time.UnixMicro(c.clock))
 	return s.set.reconcile(s, false)
 }
 

@@ -56,9 +56,8 @@ func newMetrics(reg prometheus.Registerer, s *Sources) (*metrics, error) {
 		gauge("cistern_ingest_queue_bytes", "Memory of messages that are read and not yet handled.",
 			func() float64 { return float64(s.queued.Load()) }),
 		gauge("cistern_ingest_lag_seconds", "Age of the newest event of the connected relay that is "+
-			"furthest behind, by the time that the event states.", func() float64 {
-			return s.lag().Seconds()
-		}),
+			"furthest behind, by the time that the event states.",
+			func() float64 { return s.lag().Seconds() }),
 		eventAges{s, prometheus.NewDesc("cistern_ingest_source_event_age_seconds",
 			"Time since the newest event of a source was read, or since the source was added if none was.",
 			[]string{"source"}, nil)},

@@ -194,8 +194,8 @@ func (s *Source) connect(attempt context.Context, cursor int64) (*socket, *endin
 	raw.left = math.MaxInt64
 	now := time.Now()
 	c := &socket{src: s, conn: conn, since: now, asked: cursor >= 0, begins: cursor >= 0,
-		untimed: cursor >= 0, newest: -1,
-		clock: s.gaps.clock.Load(), sinceTime: s.set.opts.Now().UnixMicro()}
+		untimed: cursor >= 0, newest: -1, clock: s.gaps.clock.Load(),
+		sinceTime: s.set.opts.Now().UnixMicro()}
 	c.heard.Store(now.UnixNano())
 	c.reading.Store(true)
 	conn.SetPongHandler(func(string) error { c.renew(time.Now()); return nil })
@@ -226,8 +226,8 @@ func retryAfter(resp *http.Response, now time.Time) time.Duration {
 func (c *socket) renew(now time.Time) {
 	timeout := c.src.set.opts.ReadTimeout
 	c.lively.Store(now.UnixNano())
-	if now.Sub(c.renewed) < timeout/16 || !c.begun.IsZero() &&
-		now.Sub(c.begun) > messageTimeouts*timeout {
+	if now.Sub(c.renewed) < timeout/16 ||
+		!c.begun.IsZero() && now.Sub(c.begun) > messageTimeouts*timeout {
 		return
 	}
 	c.renewed = now
@@ -536,8 +536,8 @@ func (c *socket) admit(seq, stated int64) (number int64, err error) {
 	s.strays = 0
 	// each new count costs a write and a log line, and the host could go on for ever
 	if s.recounted {
-		return 0, &ending{kind: failError, err: fmt.Errorf("the host keeps beginning new counts, seq %d",
-			seq)}
+		return 0, &ending{kind: failError,
+			err: fmt.Errorf("the host keeps beginning new counts, seq %d", seq)}
 	}
 	s.recounted = true
 	s.set.opts.Logger.Warn("source has begun a new count of messages: following it",

@@ -444,10 +444,8 @@ func (s *Source) eventAge() time.Duration {
 func (s *Source) status() Status {
 	st := Status{
 		URL: s.url, PDS: s.pds.Load(), Direct: s.direct.Load(), Named: s.set.named[s.url],
-		Persisted: s.persisted.Load(),
-		Seq:       max(0, s.tracker.last()), Events: s.messages.Load(), Bytes: s.bytes.Load(),
-		BadFrames: s.bad.Load(), Refused: s.foreign.Load(),
-		Lag: s.lag(),
+		Persisted: s.persisted.Load(), Seq: max(0, s.tracker.last()), Events: s.messages.Load(),
+		Bytes: s.bytes.Load(), BadFrames: s.bad.Load(), Refused: s.foreign.Load(), Lag: s.lag(),
 	}
 	if at := s.lastRead.Load(); at != 0 {
 		st.LastEvent = time.Unix(0, at)

@@ -115,8 +115,8 @@ type addressGuard struct {
 	read time.Time
 }
 
-// ownAddressesAge is how old the list of this machine's addresses may be; reading it takes some 50
-// µs.
+// ownAddressesAge is how old the list of this machine's addresses may be; reading it takes some
+// 50 µs.
 const ownAddressesAge = time.Minute
 
 // control is a net.Dialer.Control: it checks the resolved address before the connection is made.
@@ -207,8 +207,8 @@ var reservedRanges = []struct {
 	{netip.MustParsePrefix("10.0.0.0/8"), "private"},
 	{netip.MustParsePrefix("100.64.0.0/10"), "carrier-grade NAT"},
 	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
-	// public by number, answered by the host of a virtual machine
-	{netip.MustParsePrefix("168.63.129.16/32"), "Azure's own services"},
+	{netip.MustParsePrefix("168.63.129.16/32"),
+		"Azure's own services"}, // public by number, answered by the host of a virtual machine
 	{netip.MustParsePrefix("169.254.0.0/16"), "link-local"},
 	{netip.MustParsePrefix("172.16.0.0/12"), "private"},
 	{netip.MustParsePrefix("192.0.0.0/24"), "IETF protocol assignments"},

@@ -143,8 +143,8 @@ func (a *Account) commit(writes []Write) (Commit, error) {
 		}
 		ops = append(ops, op)
 	}
-	a.prev, a.now, a.imported = old, newSnapshot(a.did, a.tick(), next.leaves, a.key,
-		a.net.opts.Preorder), ""
+	a.prev, a.now, a.imported = old,
+		newSnapshot(a.did, a.tick(), next.leaves, a.key, a.net.opts.Preorder), ""
 	a.emitCommit(old, ops)
 	return Commit{
 		DID: a.did, Rev: a.now.rev, Since: old.rev,

@@ -33,8 +33,8 @@ func appendCARBlock(dst []byte, b block) []byte {
 func appendClutter(dst []byte) []byte {
 	digest := repo.HashCID(nil)
 	for _, section := range []string{
-		"\x01\x55\x12\x20" + string(digest[:]), "\x12\x20" + string(digest[:]) +
-			"a node", "\x01\x71\x00\x01\xa0\xa0",
+		"\x01\x55\x12\x20" + string(digest[:]),
+		"\x12\x20" + string(digest[:]) + "a node", "\x01\x71\x00\x01\xa0\xa0",
 	} {
 		dst = append(binary.AppendUvarint(dst, uint64(len(section))), section...)
 	}

@@ -28,8 +28,7 @@ func (l *relay) writeHosts(w http.ResponseWriter, r *http.Request) {
 			status = "offline"
 		}
 		hosts = append(hosts, map[string]any{"hostname": strings.TrimPrefix(h.URL(), "http://"),
-			"status":       status,
-			"accountCount": len(h.listed())})
+			"status": status, "accountCount": len(h.listed())})
 	}
 	out := map[string]any{"hosts": hosts}
 	if at < len(l.net.hosts) {

@@ -63,9 +63,9 @@ const (
 // String is the name of the kind.
 func (k FaultKind) String() string {
 	names := [...]string{"RateLimited", "ServerError", "Unavailable", "Hang", "Garbage",
-		"Redirect", "RedirectLoop",
-		"GzipBomb", "Latency", "WrongHash", "WrongDID", "StaleRev", "FutureRev", "BadSignature", "HighS",
-		"MissingRecord", "MissingNode", "Truncated", "Reset", "SlowDrip", "Mutated", "Gate"}
+		"Redirect", "RedirectLoop", "GzipBomb", "Latency", "WrongHash", "WrongDID", "StaleRev",
+		"FutureRev", "BadSignature", "HighS", "MissingRecord", "MissingNode", "Truncated", "Reset",
+		"SlowDrip", "Mutated", "Gate"}
 	if k < 1 || int(k) > len(names) {
 		return fmt.Sprintf("FaultKind(%d)", int(k))
 	}

@@ -158,8 +158,7 @@ func (h *Host) ResetLog() {
 	defer h.mu.Unlock()
 	h.log = Log{
 		Requests: make(map[string]int), Fetches: make(map[string][]time.Time),
-		Early:    make(map[string]int),
-		InFlight: h.log.InFlight, InFlightMax: h.log.InFlight,
+		Early: make(map[string]int), InFlight: h.log.InFlight, InFlightMax: h.log.InFlight,
 	}
 }
 

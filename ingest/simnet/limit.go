@@ -19,8 +19,8 @@ type Limit struct {
 	// Fetches is how many getRepo may come in a window. They have a quota of their own, which their
 	// answers state, and do not count in Requests. Default 0, they count in Requests.
 	Fetches int
-	// Window begins with the first request after the last one, and ends with a whole second. Default 5
-	// minutes.
+	// Window begins with the first request after the last one, and ends with a whole second. Default
+	// 5 minutes.
 	Window time.Duration
 }
 

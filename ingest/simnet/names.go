@@ -37,10 +37,10 @@ type Name struct {
 // NameServer is Resolver for names that also have texts. answer gives nil for a name that does not
 // exist.
 func NameServer(answer func(name string) *Name) *net.Resolver {
-	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string,
-		string) (net.Conn, error) {
-		return &nameServer{answer: answer}, nil
-	}}
+	return &net.Resolver{PreferGo: true,
+		Dial: func(context.Context, string, string) (net.Conn, error) {
+			return &nameServer{answer: answer}, nil
+		}}
 }
 
 // data returns the records of a type.
@@ -70,8 +70,7 @@ func Private() []netip.Addr {
 	var all []netip.Addr
 	for _, text := range []string{
 		"127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254",
-		"224.0.0.1", "255.255.255.255",
-		"::1", "::", "fe80::1", "fd00::1", "ff02::1",
+		"224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "ff02::1",
 		"::ffff:127.0.0.1", "::ffff:10.1.2.3", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::a01:203",
 		"2002:7f00:1::1", "2001::1",
 	} {

@@ -38,8 +38,8 @@ func (q read) getRecord() {
 	path := q.r.URL.Query().Get("collection") + "/" + q.r.URL.Query().Get("rkey")
 	i, ok := s.find(path)
 	if !ok {
-		writeError(q.w, http.StatusBadRequest, "RecordNotFound", "Could not locate record: at://"+q.a.did+
-			"/"+path)
+		writeError(q.w, http.StatusBadRequest, "RecordNotFound",
+			"Could not locate record: at://"+q.a.did+"/"+path)
 		return
 	}
 	writeJSON(q.w, http.StatusOK, recordView(q.a.did, s.leaves[i]))
@@ -54,8 +54,8 @@ func (q read) listRecords() {
 		writeError(q.w, http.StatusBadRequest, "InvalidRequest", "limit is not in 1..100")
 		return
 	}
-	rising, prefix, cursor := values.Get("reverse") == "true", values.Get("collection")+
-		"/", values.Get("cursor")
+	rising, prefix, cursor := values.Get("reverse") == "true",
+		values.Get("collection")+"/", values.Get("cursor")
 	var page []leaf
 	for _, l := range q.a.snapshot().leaves {
 		rkey, in := strings.CutPrefix(l.path, prefix)

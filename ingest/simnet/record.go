@@ -55,8 +55,7 @@ func (g *recordGen) next(at time.Time) (string, []byte) {
 func (g *recordGen) profile(at time.Time, i int) []byte {
 	return EncodeRecord(map[string]any{
 		"$type": "app.bsky.actor.profile", "displayName": fmt.Sprintf("User %d", i),
-		"description": g.text(120),
-		"avatar":      g.blob("image/jpeg"), "createdAt": datetime(at),
+		"description": g.text(120), "avatar": g.blob("image/jpeg"), "createdAt": datetime(at),
 	})
 }
 
@@ -70,9 +69,8 @@ func (g *recordGen) note(at time.Time) []byte {
 	}
 	return EncodeRecord(map[string]any{
 		"$type": noteCollection, "createdAt": datetime(at), "bytes": raw, "link": g.cid(),
-		"blob": g.blob("text/plain"),
-		"int":  int64(g.rng.Uint64()>>11) - 1<<52, "bool": g.rng.IntN(2) == 0, "null": nil,
-		"empty": map[string]any{},
+		"blob": g.blob("text/plain"), "int": int64(g.rng.Uint64()>>11) - 1<<52,
+		"bool": g.rng.IntN(2) == 0, "null": nil, "empty": map[string]any{},
 		"nested": []any{[]any{}, map[string]any{"a": 1, "bb": []any{g.text(30), -1}},
 			"naïve \"quoted\"\n\u2028"},
 	})

@@ -22,8 +22,8 @@ func (a *Account) MutateRedundantly() (Commit, error) {
 	if form < 2 {
 		return a.commit(append(writes, onAbsent(form, fresh, first)...))
 	}
-	return a.commit(append(writes, onHeld(form, s.leaves[a.rng.IntN(len(s.leaves))], first,
-		second)...))
+	return a.commit(append(writes,
+		onHeld(form, s.leaves[a.rng.IntN(len(s.leaves))], first, second)...))
 }
 
 // onAbsent are writes to a path where nothing is, that leave nothing there.

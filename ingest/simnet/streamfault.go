@@ -79,11 +79,9 @@ const (
 // String is the name of the kind.
 func (k StreamFaultKind) String() string {
 	names := [...]string{"Duplicate", "Reorder", "Gap", "SeqRegression", "WrongHost", "Hidden",
-		"Garbage", "UnknownType",
-		"ForgedExtra", "LyingSince", "NoPrevData", "ForgedSignature", "ForgedRecord",
-		"MissingRecord", "WrongDID",
-		"FutureRev", "TooBig", "SyncInstead", "Oversized", "ManyOps", "Silent", "Dead", "Disconnect",
-		"Error", "Refused", "Lag"}
+		"Garbage", "UnknownType", "ForgedExtra", "LyingSince", "NoPrevData", "ForgedSignature",
+		"ForgedRecord", "MissingRecord", "WrongDID", "FutureRev", "TooBig", "SyncInstead", "Oversized",
+		"ManyOps", "Silent", "Dead", "Disconnect", "Error", "Refused", "Lag"}
 	if k < 1 || int(k) > len(names) {
 		return fmt.Sprintf("StreamFaultKind(%d)", int(k))
 	}
@@ -101,9 +99,8 @@ type StreamFault struct {
 	Kind StreamFaultKind
 	// DID limits the fault to events of one account. Default all.
 	DID string
-	// Type limits the fault to one message type, such as "#identity". Default all; kinds that alter a
-	// commit meet
-	// #commit only.
+	// Type limits the fault to one message type, such as "#identity". Default all; kinds that alter
+	// a commit meet #commit only.
 	Type string
 	// Count is how often it fires before it is spent. Default 0, until cleared.
 	Count int

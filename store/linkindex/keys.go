@@ -150,8 +150,8 @@ func parseDistinct(key []byte) (account uint32, g group, arrival uint64, err err
 	if len(key) != at+groupBytes+arrivalBytes {
 		return 0, g, 0, damaged("key", key)
 	}
-	return binary.BigEndian.Uint32(key[1:]), parseGroup(key[at:]), parseArrival(key[at+groupBytes:]),
-		nil
+	return binary.BigEndian.Uint32(key[1:]), parseGroup(key[at:]),
+		parseArrival(key[at+groupBytes:]), nil
 }
 
 // parseTargetKey reads the key of a row of spaceTarget; arrival is 0 in that of a count.

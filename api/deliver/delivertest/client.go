@@ -37,8 +37,8 @@ type Message struct {
 // Follow opens a stream.
 func Follow(t testing.TB, url, query string) *websocket.Conn {
 	t.Helper()
-	ws, res, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(url, "http")+"/stream"+query,
-		nil)
+	ws, res, err := websocket.DefaultDialer.Dial(
+		"ws"+strings.TrimPrefix(url, "http")+"/stream"+query, nil)
 	if err != nil {
 		text := []byte("no answer")
 		if res != nil {

@@ -106,8 +106,7 @@ func verbatim(b *bytes.Buffer, text string) {
 // roff escapes text: no character of it is a request to the formatter.
 func roff(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "^", `\(ha`,
-		"~", `\(ti`, "`", `\(ga`).
-		Replace(text)
+		"~", `\(ti`, "`", `\(ga`).Replace(text)
 	lines := strings.Split(text, "\n")
 	for i, l := range lines {
 		if strings.HasPrefix(l, ".") {
