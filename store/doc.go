@@ -75,6 +75,6 @@
 //	relist.go, listing.go  rows of many ops             status.go, condition.go  what is told
 //	snapshot.go, passrepos.go, current.go, bycollection.go  many records    view.go, repoview.go  one point in time
 //	filter.go, shelve.go, holds.go  the filter, shown records   drop.go  dropped repositories
-//	subscription.go, position.go  consumers      checkpoint.go, restored.go  backups; list.go
+//	subscription.go, position.go  consumers      checkpoint.go, restored.go  backups; list.go, sizes.go
 //	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go, maintenance.go, copies.go  positions
 package store

@@ -23,8 +23,8 @@ type Facts struct {
 	DiskShort time.Time
 	// Tracking is which repositories are tracked. Nil: unknown.
 	Tracking *Tracking
-	// Backups are the destinations of 'cistern backup' where the last backup failed, although an
-	// earlier one was complete.
+	// Backups are the destinations of 'cistern backup' where the last backup failed and that an
+	// operator should look at.
 	Backups []Backup
 	// Ignored are options of the filter that differ from the filter in force.
 	Ignored []Ignored

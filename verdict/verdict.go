@@ -19,9 +19,9 @@ import (
 //	          the daemon drains or is suspended; the firehose is paused; the disk reaches its
 //	          reserve within diskSoon, and no alert says that it has
 //	note      backfill or the crawler is paused; a subject fails in the grace of its alert; the disk
-//	          reaches its reserve within diskLater; the last 'cistern backup' failed, and its destination has
-//	          an earlier complete one; nothing is tracked, and nothing can be found; an option of
-//	          the filter is ignored; the daemon only answers (--read-only)
+//	          reaches its reserve within diskLater; the last 'cistern backup' to a destination
+//	          failed; nothing is tracked, and nothing can be found; an option of the filter is
+//	          ignored; the daemon only answers (--read-only)
 //	all well  neither
 type Verdict struct {
 	Level string `json:"level"` // Bad with a problem, Warn with notes only, else Good

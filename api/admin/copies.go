@@ -48,11 +48,12 @@ func (c copyRoutes) items() []copyItem {
 	return all
 }
 
-// failing returns the destinations of backups where the last one failed and an earlier one was
-// complete. A destination without a complete backup may be a mistake in a command line.
-func (c copyRoutes) failing() (all []verdict.Backup) {
+// failing returns the destinations of backups where the last one failed. A destination that never
+// had a complete backup may be a mistake in a command line, and is left out after a day.
+func (c copyRoutes) failing(now time.Time) (all []verdict.Backup) {
 	for _, s := range c.registry.View() {
-		if s.Kind == copies.Backup && s.Failures > 0 && !s.Succeeded.IsZero() {
+		if s.Kind == copies.Backup && s.Failures > 0 &&
+			(!s.Succeeded.IsZero() || now.Sub(s.Ended) < 24*time.Hour) {
 			all = append(all, verdict.Backup{Destination: s.Destination, Ended: s.Ended, Error: s.Error})
 		}
 	}

@@ -11,7 +11,7 @@ import (
 func (o *overview) verdict(now time.Time, body *overviewBody) verdict.Verdict {
 	f := verdict.Facts{Now: now, Unready: o.stats.unready(), Paused: body.Stats.Paused,
 		Alerts: o.alerts(), Sources: o.following(), Tracking: o.tracking(),
-		Backups: o.copies.failing(), Ignored: o.ignored()}
+		Backups: o.copies.failing(now), Ignored: o.ignored()}
 	if p := body.Stats.Phase; p != nil {
 		f.Phase = &verdict.Phase{Name: p.Phase, Wanted: p.Wanted, Reached: p.Reached,
 			Failure: p.Failure, Reason: p.Reason}

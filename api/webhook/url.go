@@ -23,7 +23,7 @@ func CheckURL(allowPrivate bool) func(string) error {
 		case err != nil:
 			return errors.New("does not parse as a URL")
 		case u.Scheme != "https" && (u.Scheme != "http" || !allowPrivate):
-			return errors.New("is not https")
+			return errors.New("is not https (http needs --allow-private)")
 		case u.User != nil:
 			return errors.New("has a user name: put what the endpoint needs into the path")
 		case strings.Contains(text, "#"):

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -73,6 +74,9 @@ func (d *daemon) newAlerts() (err error) {
 		o.Policies[g.kind] = p
 	}
 	if d.cfg.AlertWebhook != "" {
+		if u, err := url.Parse(d.cfg.AlertWebhook); err == nil {
+			d.log.Info("alerts are sent to a webhook", "host", u.Host)
+		}
 		poster := webhook.NewPoster(nil, d.cfg.AllowPrivate, userAgent())
 		o.Send = func(ctx context.Context, id string, body []byte) error {
 			return poster.Post(ctx, d.cfg.AlertWebhook, [][]byte{d.cfg.AlertSecret}, id, body)

@@ -74,7 +74,8 @@ func (s *backupSession) options() []command.Option {
 		{Name: "keep", Value: "N", Default: "0", Set: command.Set(&s.keep, parseKeep),
 			Help: "Delete older backups once this one is complete, and keep N. 0 keeps all."},
 		{Name: "generation", Value: "NAME", Set: command.Set(&s.generation, command.Text),
-			Help: "This backup, by its name in 'cistern backup ls', instead of the newest or all."},
+			Help: "This backup, by its name in 'cistern backup ls', " +
+				"and no other. Without it restore takes the newest, and verify reads all."},
 		{Name: "data", Value: "DIR", Default: "./cistern-data",
 			Set:  command.Set(&s.data, command.Text),
 			Help: "Directory to restore into: missing, empty or half restored; also CISTERN_DATA."},
@@ -285,10 +286,13 @@ func (s *backupSession) verify(ctx context.Context) error {
 		return fmt.Errorf("%s of %s damaged: delete the tables that are named, and make another backup",
 			console.Count(int64(bad), "file"), s.to)
 	}
-	newest := all[len(all)-1]
-	_, err = fmt.Fprintf(s.Stdout, "%s, %s in %s: no difference; the newest was made at %s\n",
+	newest, which := all[len(all)-1], "the newest"
+	if s.generation != "" {
+		which = newest.Name
+	}
+	_, err = fmt.Fprintf(s.Stdout, "%s, %s in %s: no difference; %s was made at %s\n",
 		console.Count(int64(len(all)), "backup"), size(read.Bytes),
-		console.Count(int64(read.Files), "file"), newest.Created.Format(time.RFC3339))
+		console.Count(int64(read.Files), "file"), which, newest.Created.Format(time.RFC3339))
 	return err
 }
 

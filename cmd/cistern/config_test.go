@@ -176,7 +176,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"grace without a time", []string{"--alert-after", "source"}, nil, []string{`--alert-after "source"`, "source=10m"}},
 		{"alerts without a secret", []string{"--alert-webhook", "https://a.example/x"}, nil, []string{"--alert-webhook", "CISTERN_ALERT_WEBHOOK_SECRET"}},
 		{"alerts to a private address", []string{"--alert-webhook", "https://127.0.0.1/x"}, nil, []string{"--alert-webhook"}},
-		{"alerts in the open", []string{"--alert-webhook", "http://a.example/x"}, nil, []string{"--alert-webhook", "is not https"}},
+		{"alerts in the open", []string{"--alert-webhook", "http://a.example/x"}, nil, []string{"--alert-webhook", "is not https (http needs --allow-private)"}},
 		{"secret of alerts", nil, []string{"CISTERN_ALERT_WEBHOOK_SECRET=hunter2"}, []string{"CISTERN_ALERT_WEBHOOK_SECRET: want whsec_"}},
 		{"log of some bytes", []string{"--retention-bytes=100"}, nil, []string{"--retention-bytes", "100", "1MiB"}},
 		{"negative duration", []string{"--retention=-1h"}, nil, []string{"--retention", "72h"}},

@@ -29,8 +29,9 @@ const hostExamples = `  cistern host ls
 const hostLimitAbout = `Limit the requests to a host: at most CONCURRENCY at a time, PER_SECOND a
 second, PER_HOUR an hour and PER_DAY a day, such as 2:4. A number that is left
 out or 0 stays as the daemon chooses it. 'cistern host ls' shows the limits that
-were set under OVERRIDE. To limit hosts that are not known yet, use
-'cistern run --host-limit', which takes the same form.`
+were set under OVERRIDE. Until 'cistern host unlimit' they take the place of
+those of 'cistern run --host-limit', which has the same form, and is for hosts
+that are not known yet.`
 
 // hostSession is one run of a host command.
 type hostSession struct {

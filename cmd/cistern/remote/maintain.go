@@ -81,7 +81,7 @@ func (o *Options) maintainCommand() *cli.Command {
 			sub("run", "OPERATION", "run an operation and wait for its end", maintainRunAbout,
 				(*maintainSession).run, `  cistern maintain run compact
   cistern maintain run compact --no-wait
-`, "no-wait"),
+`),
 			sub("cancel", "OPERATION...", "cancel the requests of operations, and stop them", "",
 				(*maintainSession).cancel, "  cistern maintain cancel compact\n"),
 		},
@@ -94,14 +94,15 @@ type maintainSession struct {
 	noWait bool
 }
 
-// maintainSubcommand returns the command 'maintain NAME', with the options of these names.
+// maintainSubcommand returns the command 'maintain NAME'.
 func (o *Options) maintainSubcommand(name, arguments, usage, about string,
-	act func(*maintainSession, context.Context) error, examples string,
-	names ...string) *cli.Command {
+	act func(*maintainSession, context.Context) error, examples string) *cli.Command {
 	s := &maintainSession{session: session{Options: o}}
-	options := command.Only([]command.Option{{Name: "no-wait",
-		Set:  command.Set(&s.noWait, command.ParseSwitch),
-		Help: "Only request the run. It survives a restart of the daemon."}}, names...)
+	var options []command.Option
+	if name == "run" {
+		options = []command.Option{{Name: "no-wait", Set: command.Set(&s.noWait, command.ParseSwitch),
+			Help: "Only request the run. It survives a restart of the daemon."}}
+	}
 	return s.command("maintain", subcommand{name, arguments, usage, about, examples, options},
 		func(ctx context.Context) error { return act(s, ctx) })
 }
