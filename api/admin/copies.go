@@ -49,11 +49,12 @@ func (c copyRoutes) items() []copyItem {
 }
 
 // failing returns the destinations of backups where the last one failed. A destination that never
-// had a complete backup may be a mistake in a command line, and is left out after a day.
+// had a complete backup may be a mistake in a command line, and is left out after
+// firstFailureShown.
 func (c copyRoutes) failing(now time.Time) (all []verdict.Backup) {
 	for _, s := range c.registry.View() {
 		if s.Kind == copies.Backup && s.Failures > 0 &&
-			(!s.Succeeded.IsZero() || now.Sub(s.Ended) < 24*time.Hour) {
+			(!s.Succeeded.IsZero() || now.Sub(s.Ended) < firstFailureShown) {
 			all = append(all, verdict.Backup{Destination: s.Destination, Ended: s.Ended, Error: s.Error})
 		}
 	}

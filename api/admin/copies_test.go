@@ -16,7 +16,7 @@ func (r rows) Load() ([]copies.Row, error) { return r, nil }
 func (rows) Save([]copies.Row) error { return nil }
 
 // TestFailingBackups: a backup that failed is noted, for a day only if none was ever complete at its
-// destination. A complete one and an export are not.
+// destination. A complete backup and an export are not noted.
 func TestFailingBackups(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)

@@ -36,6 +36,9 @@ const (
 	// log lines: 50 × 500 bytes each, and 200 × 200.
 	overviewRows  = 50
 	overviewLines = 200
+	// firstFailureShown is how long a verdict notes that a backup by command failed at a destination
+	// without a complete one.
+	firstFailureShown = 24 * time.Hour
 	// overviewShare bounds what it costs to keep costly parts of overviews new: they are renewed
 	// when they are so many times as old as it took to compute them, and then take at most 0.5 % of
 	// a processor.

@@ -477,7 +477,7 @@ func TestTypesAreSmall(t *testing.T) {
 	}
 }
 
-// TestFilesAreShort bounds lines too, but in tests.
+// TestFilesAreShort bounds the lines of a file, and their columns. Lines of tests may be wider.
 func TestFilesAreShort(t *testing.T) {
 	t.Parallel()
 	for _, s := range sources(t) {

@@ -111,7 +111,7 @@ func (s *Slice) add(entry []byte) error {
 		return errBlockHash
 	}
 	h := s.index.hash(b.id)
-	// Thousands of entries with one CID would take quadratic time.
+	// Otherwise thousands of blocks with one CID would take quadratic time.
 	if _, known := s.find(h, b.id); !known {
 		s.index.add(h, uint64(len(s.blocks)))
 	}

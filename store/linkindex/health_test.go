@@ -119,9 +119,9 @@ func diskFull(t *testing.T, d *disk, small int) {
 	restarted(t, h, d.memory.Clone(h.rng, h.rng.IntN(101)))
 }
 
-// restarted opens the index that a full disk has left. It must be whole, and go on. The index before
-// cannot be checked: a write that was under way when it stopped, and that the engine held up, may
-// have ended since.
+// restarted opens the index that a full disk has left. It must be whole, and go on. The stopped
+// index cannot be checked: the engine may have finished a write that was under way at the stop, of
+// which the index does not know.
 func restarted(t *testing.T, h *history, fs *storetest.CrashFS) {
 	t.Helper()
 	x := h.openIndex(linkindex.Options{FS: fs})
