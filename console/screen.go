@@ -22,8 +22,8 @@ type Screen struct {
 	rest  []byte // the beginning of a key's sequence
 	shown string // what Show wrote last
 
-	enter func() error // takes the terminal
-	leave func() error // gives it back
+	enter func(first string) error // takes the terminal, and writes first before all else
+	leave func() error             // gives it back
 
 	// mu guards:
 	mu     sync.Mutex
@@ -54,18 +54,18 @@ func OpenScreen(in io.Reader, out io.Writer, environ []string) (*Screen, error) 
 	if err != nil {
 		return nil, fmt.Errorf("read the state of the terminal: %w", err)
 	}
-	s.enter = func() error {
+	s.enter = func(first string) error {
 		if _, err := term.MakeRaw(s.in); err != nil {
 			return fmt.Errorf("read single keys: %w", err)
 		}
-		_, err := io.WriteString(out, enterScreen)
+		_, err := io.WriteString(out, first+enterScreen)
 		return err
 	}
 	s.leave = func() error {
 		_, err := io.WriteString(out, leaveScreen)
 		return errors.Join(err, term.Restore(s.in, was))
 	}
-	if err := s.enter(); err != nil {
+	if err := s.enter(""); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -94,7 +94,20 @@ func (s *Screen) Suspend(stop func()) error {
 	}
 	stop()
 	s.shown = ""
-	return s.enter()
+	return s.enter("")
+}
+
+// Resume takes the terminal again after another program may have used it, and the next Show writes
+// the whole screen. In between, the terminal has single keys all the time: a Ctrl-Z that the kernel
+// handled would stop this process with its screen.
+func (s *Screen) Resume() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.shown = ""
+	return s.enter(leaveScreen)
 }
 
 // Size returns the columns and rows of the terminal.

@@ -258,15 +258,17 @@ func TestTopSuspends(t *testing.T) {
 	}
 	x.await("shell>")
 	x.tmux("send-keys", self+" top --admin "+admin, "Enter")
-	for range 2 {
+	for round := range 4 {
 		x.await("q ends")
+		x.kill(syscall.SIGCONT) // as fg has, and a shell may do it twice
 		x.tmux("send-keys", "C-z")
 		x.await("Stopped")
 		if x.cursor() != "1 0" {
 			t.Errorf("cursor and other screen %s:\n%s", x.cursor(), x.screen(false))
 		}
-		x.tmux("send-keys", "clear; "+stty+"; echo sh''own", "Enter")
-		if screen := x.await("shown"); !strings.Contains(screen, "icanon\necho\nshown") || strings.Contains(screen, "-icanon") {
+		shown := fmt.Sprint("shown ", round) // not what the last round left on the screen
+		x.tmux("send-keys", "clear; "+stty+"; echo sh''own "+fmt.Sprint(round), "Enter")
+		if screen := x.await(shown); !strings.Contains(screen, "icanon\necho\n"+shown) || strings.Contains(screen, "-icanon") {
 			t.Errorf("the shell got the terminal as:\n%s", screen)
 		}
 		x.tmux("send-keys", "fg", "Enter")
@@ -284,14 +286,23 @@ func TestTopSuspends(t *testing.T) {
 }
 
 // TestTopRestoresTerminal: signals leave the terminal as it was. SIGTERM and SIGINT end top as q does.
+// SIGQUIT prints the stacks of all goroutines.
 func TestTopRestoresTerminal(t *testing.T) {
 	t.Parallel()
-	admin := serveStub(t, &stubDaemon{overview: "well"})
+	admin, file := serveStub(t, &stubDaemon{overview: "well"}), filepath.Join(t.TempDir(), "stderr")
 	for sig, ended := range map[syscall.Signal]string{syscall.SIGTERM: "ended 0", syscall.SIGINT: "ended 0", syscall.SIGQUIT: "ended 2", syscall.SIGHUP: "ended 129"} {
-		x := newTerminal(t, 80, 24, "echo before; cistern top --admin "+admin+" 2>/dev/null; echo ended $?; "+stty)
+		x := newTerminal(t, 80, 24, "echo before; cistern top --admin "+admin+" 2>"+file+"; echo ended $?; "+stty)
 		x.await("q ends")
 		x.kill(sig)
 		wantRestored(t, x, ended)
+		stderr, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// This goroutine is not the one that prints.
+		if stacks := strings.Contains(string(stderr), "(*topSession).live("); stacks != (sig == syscall.SIGQUIT) {
+			t.Errorf("%s: standard error has:\n%s", sig, stderr)
+		}
 		if x.cursor() != "1 0" {
 			t.Errorf("%s: cursor and other screen %s", sig, x.cursor())
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"syscall"
 	"time"
 
@@ -217,6 +218,9 @@ func (s *topSession) begin(name string) {
 
 // fatalSignals gives the terminal back before a signal ends the process as it would without a
 // screen: SIGQUIT prints the stacks of all goroutines.
+//
+// It prints them itself. The Go runtime would begin with the thread that the signal interrupts;
+// where that thread runs C, as the race detector does, go1.26 can crash and print none.
 func (s *topSession) fatalSignals(ctx context.Context, screen *console.Screen) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGQUIT, syscall.SIGHUP)
@@ -224,6 +228,10 @@ func (s *topSession) fatalSignals(ctx context.Context, screen *console.Screen) e
 	select {
 	case sig := <-signals:
 		_ = screen.Close() // the signal ends the process anyway
+		if sig == syscall.SIGQUIT {
+			_ = pprof.Lookup("goroutine").WriteTo(s.Stderr, withStacks)
+			s.Exit(exitQuit)
+		}
 		signal.Reset(sig)
 		_ = syscall.Kill(syscall.Getpid(), sig.(syscall.Signal))
 	case <-ctx.Done():
@@ -231,12 +239,19 @@ func (s *topSession) fatalSignals(ctx context.Context, screen *console.Screen) e
 	return nil
 }
 
+const (
+	// withStacks is the form of a profile of goroutines that has the stack of each, as a panic does.
+	withStacks = 2
+	// exitQuit is the exit code that Go gives a process that SIGQUIT ends.
+	exitQuit = 2
+)
+
 // continued draws the screen anew once SIGCONT has continued the process: what stopped it may have
 // changed the terminal.
 func continued(screen *console.Screen, signals <-chan os.Signal) error {
 	select {
 	case <-signals:
-		return screen.Suspend(func() {})
+		return screen.Resume()
 	default:
 		return nil
 	}
@@ -244,8 +259,11 @@ func continued(screen *console.Screen, signals <-chan os.Signal) error {
 
 // stopTop gives the terminal back and stops the processes of this command, as the shell expects of
 // Ctrl-Z, until they are continued.
-func stopTop(screen *console.Screen, signals <-chan os.Signal) error {
+func stopTop(screen *console.Screen, signals chan os.Signal) error {
+	defer forget(signals) // the screen is drawn anew already
 	return screen.Suspend(func() {
+		// After an earlier SIGCONT the screen would come back before the kernel stops the process.
+		forget(signals)
 		_ = syscall.Kill(0, syscall.SIGTSTP)
 		// Without a shell that could continue it, the kernel does not stop a process.
 		select {
@@ -255,11 +273,22 @@ func stopTop(screen *console.Screen, signals <-chan os.Signal) error {
 	})
 }
 
-// stopWait is how long stopTop waits for the kernel to stop the process.
-const stopWait = 200 * time.Millisecond
+// forget empties the channel of SIGCONT, also of a signal that is on its way to it.
+func forget(signals chan os.Signal) {
+	signal.Stop(signals)
+	select {
+	case <-signals:
+	default:
+	}
+	signal.Notify(signals, syscall.SIGCONT)
+}
+
+// stopWait is how long stopTop waits for the kernel to stop the process, which takes time where
+// many processes run.
+const stopWait = time.Second
 
 // pressed handles keys, and reports whether the user has ended the command.
-func pressed(screen *console.Screen, live *status.Live, signals <-chan os.Signal) (done bool,
+func pressed(screen *console.Screen, live *status.Live, signals chan os.Signal) (done bool,
 	err error) {
 	keys, err := screen.Keys(keyWait)
 	if err != nil {
