@@ -18,15 +18,15 @@ import (
 // as it was.
 type Screen struct {
 	*Terminal
-	in    int    // descriptor of the keyboard
-	rest  []byte // the beginning of a key's sequence
-	shown string // what Show wrote last
+	in   int    // descriptor of the keyboard
+	rest []byte // the beginning of a key's sequence
 
 	enter func(first string) error // takes the terminal, and writes first before all else
 	leave func() error             // gives it back
 
 	// mu guards:
 	mu     sync.Mutex
+	shown  string // what Show wrote last
 	closed bool
 	err    error // of the first Close
 }
@@ -123,7 +123,7 @@ func (s *Screen) Size() (columns, rows int) {
 const terminalRows = 24
 
 // Show replaces what the screen shows. There must be no more lines than rows, and none wider than
-// the screen. It writes nothing if nothing has changed.
+// the screen. It writes nothing if nothing has changed, and nothing after Close.
 func (s *Screen) Show(lines []string) error {
 	var b strings.Builder
 	b.WriteString("\x1b[H")
@@ -134,7 +134,9 @@ func (s *Screen) Show(lines []string) error {
 		b.WriteString(l + "\x1b[K")
 	}
 	b.WriteString("\x1b[J")
-	if b.String() == s.shown {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || b.String() == s.shown {
 		return nil
 	}
 	s.shown = b.String()
