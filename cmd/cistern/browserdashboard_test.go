@@ -66,7 +66,7 @@ func TestBrowser(t *testing.T) {
 	t.Run("screens", func(t *testing.T) { b.screenshots(t, x) })
 	t.Run("repositories", func(t *testing.T) { b.repositories(t, x, bad[0], good[0].DID(), len(bad)) })
 	t.Run("subscriptions", func(t *testing.T) { b.subscriptions(t, x) })
-	t.Run("maintenance", func(t *testing.T) { b.maintenance(t, x) })
+	t.Run("maintenance", func(t *testing.T) { b.maintenance(t, x, good[0].Host()) })
 	t.Run("keyboard", func(t *testing.T) { b.keyboard(t, x, bad[1].DID()) })
 	b.wantErrors(t)
 	b.do(t, click("#logout button"), visible("#token"))
@@ -257,7 +257,10 @@ func (b *browser) subscriptions(t *testing.T, x *testIndex) {
 }
 
 // maintenance runs an operation that waits for a host, looks at its progress, and cancels it.
-func (b *browser) maintenance(t *testing.T, x *testIndex) {
+func (b *browser) maintenance(t *testing.T, x *testIndex, limited *simnet.Host) {
+	// It holds the operation up for an hour. The other hosts with faults are asked or given up within
+	// seconds, at some times, and the operation would end between two refreshes of the page.
+	limited.Inject(simnet.Fault{Kind: simnet.RateLimited, Endpoint: "com.atproto.sync.listRepos", RetryAfter: time.Hour})
 	b.do(t, click(`[aria-label="Run gc"]`))
 	b.await(t, x, "gc to be requested", `document.getElementById("said").textContent.includes("gc: requested")`)
 	b.do(t, click(`[aria-label="Run reconcile"]`))
