@@ -98,8 +98,8 @@ func (s *Screen) Suspend(stop func()) error {
 }
 
 // Resume takes the terminal again after another program may have used it, and the next Show writes
-// the whole screen. In between, the terminal has single keys all the time: a Ctrl-Z that the kernel
-// handled would stop this process with its screen.
+// the whole screen. The terminal stays in raw mode meanwhile: otherwise the kernel could handle a
+// Ctrl-Z, and would stop this process while its screen is shown.
 func (s *Screen) Resume() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

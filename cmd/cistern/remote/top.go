@@ -220,7 +220,7 @@ func (s *topSession) begin(name string) {
 // screen: SIGQUIT prints the stacks of all goroutines.
 //
 // It prints them itself. The Go runtime would begin with the thread that the signal interrupts;
-// where that thread runs C, as the race detector does, go1.26 can crash and print none.
+// where that thread runs C, as the race detector does, go1.26 can crash before it prints a stack.
 func (s *topSession) fatalSignals(ctx context.Context, screen *console.Screen) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGQUIT, syscall.SIGHUP)
@@ -262,7 +262,8 @@ func continued(screen *console.Screen, signals <-chan os.Signal) error {
 func stopTop(screen *console.Screen, signals chan os.Signal) error {
 	defer forget(signals) // the screen is drawn anew already
 	return screen.Suspend(func() {
-		// After an earlier SIGCONT the screen would come back before the kernel stops the process.
+		// An earlier SIGCONT would end the wait below, and the screen would come back before the
+		// kernel has stopped the process.
 		forget(signals)
 		_ = syscall.Kill(0, syscall.SIGTSTP)
 		// Without a shell that could continue it, the kernel does not stop a process.
@@ -273,7 +274,7 @@ func stopTop(screen *console.Screen, signals chan os.Signal) error {
 	})
 }
 
-// forget empties the channel of SIGCONT, also of a signal that is on its way to it.
+// forget drops a SIGCONT that is in the channel, or on its way to it.
 func forget(signals chan os.Signal) {
 	signal.Stop(signals)
 	select {
