@@ -73,7 +73,7 @@ func TestDirectoryAlert(t *testing.T) {
 			tune.alerts = func(o *alert.Options) { o.Every = 10 * time.Millisecond }
 			var later atomic.Int64 // nanoseconds that the clock of the directory is ahead
 			tune.identity = func(o *identity.Options) {
-				o.ProbeEvery, o.Timeout = 20*time.Millisecond, 200*time.Millisecond
+				o.ProbeEvery, o.Timeout = 20*time.Millisecond, 2*time.Second // which a busy machine has, too
 				o.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
 			}
 			stop := x.startTuned(t, x.args(n, "--alert-after", "directory=0"), tune)

@@ -32,8 +32,9 @@ type request struct {
 
 // reply is an answer about the DID of a request.
 type reply struct {
-	status int    // 0: none before the request is given up
-	wait   string // Retry-After
+	status int           // 0: none before the request is given up
+	wait   string        // Retry-After
+	after  time.Duration // how long the directory takes to answer
 }
 
 // observer runs a Directory, and an alert board with the usual graces, in a synctest bubble.
@@ -77,9 +78,14 @@ func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	base := req.URL.Scheme + "://" + req.URL.Host
 	r := request{base, strings.TrimPrefix(req.URL.Path, "/"), time.Since(o.start), o.count(base)}
 	a := o.answer(r)
-	if a.status == 0 {
-		<-req.Context().Done()
+	var answered <-chan time.Time
+	if a.status != 0 {
+		answered = time.After(a.after)
+	}
+	select {
+	case <-req.Context().Done():
 		return nil, req.Context().Err()
+	case <-answered:
 	}
 	return &http.Response{StatusCode: a.status, Request: req,
 		Header: http.Header{"Content-Type": {"application/json"}, "Retry-After": {a.wait}},
@@ -175,7 +181,7 @@ func TestAlertOfADirectory(t *testing.T) {
 		"429 but for a minute of 5": {reply{status: 429},
 			func(r request) bool { return r.at/time.Minute%5 != 0 }, 10 * time.Second, 11*time.Minute + 30*time.Second, false},
 		"429":               {reply{status: 429}, all, time.Minute, 11*time.Minute + 30*time.Second, false},
-		"429 for 5 minutes": {reply{429, "300"}, all, time.Minute, 11*time.Minute + 30*time.Second, false},
+		"429 for 5 minutes": {reply{status: 429, wait: "300"}, all, time.Minute, 11*time.Minute + 30*time.Second, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := func(r request) reply {

@@ -230,7 +230,7 @@ func TestLookupsAreBounded(t *testing.T) {
 		"headers": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("y", 1<<20)) }, nil},
 	} {
 		server := httptest.NewServer(row.handler)
-		d := newDirectory(t, identity.Options{PLC: []string{server.URL}, Timeout: 300 * time.Millisecond})
+		d := newDirectory(t, identity.Options{PLC: []string{server.URL}, Timeout: 3 * time.Second})
 		_, err := d.Resolve(t.Context(), "did:plc:cccccccccccccccccccccccc")
 		if err == nil || row.want != nil && !errors.Is(err, row.want) {
 			t.Errorf("%s: %v, want %v", name, err, row.want)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -34,7 +33,7 @@ func TestFaultsOfADirectory(t *testing.T) {
 			n := startNetwork(t, simnet.Options{Repos: 2})
 			var c clock
 			d := newDirectory(t, identity.Options{PLC: []string{n.PLC()}, ProbeEvery: 5 * time.Millisecond,
-				Timeout: 100 * time.Millisecond, Now: c.now})
+				Timeout: 500 * time.Millisecond, Now: c.now})
 			var back func()
 			if way.fault.Kind != 0 {
 				back = n.PLCHost().Inject(way.fault).Clear
@@ -161,42 +160,23 @@ func TestFaultsOfOddAnswers(t *testing.T) {
 // TestProbeHasTheTimeOfALookup: directories that are too slow for lookups, which give each of them a
 // share of the time, stay faults.
 func TestProbeHasTheTimeOfALookup(t *testing.T) {
-	t.Parallel()
-	slow := func() string {
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			select {
-			case <-r.Context().Done():
-			case <-time.After(150 * time.Millisecond):
-				http.Error(w, "not found", http.StatusNotFound)
+	slow := func(request) reply { return reply{status: http.StatusNotFound, after: 1500 * time.Millisecond} }
+	observe(t, []string{firstPLC, secondPLC}, slow, func(o *observer) {
+		for range 20 { // each directory has a second of the two
+			if err := o.lookUp(o.t.Context()); err == nil || errors.Is(err, identity.ErrNotFound) {
+				o.t.Errorf("a lookup ended with %v", err)
 			}
-		}))
-		t.Cleanup(s.Close)
-		return s.URL
-	}
-	d := newDirectory(t, identity.Options{PLC: []string{slow(), slow()}, ProbeEvery: time.Millisecond, Timeout: 200 * time.Millisecond})
-	// On a busy machine the first directory may take the time of the other.
-	for i := 0; len(d.Faults()) < 2; i++ {
-		if _, err := d.Resolve(t.Context(), account(i)); err == nil || i == 100 {
-			t.Fatalf("lookup %d: %v; faults %+v", i, err, d.Faults())
 		}
-	}
-	asked := func() int { // of the directory that was asked less
-		all := d.Faults()
-		if len(all) < 2 {
-			return math.MaxInt
+		before := o.d.Faults()
+		time.Sleep(3 * time.Minute)
+		after := o.d.Faults()
+		if len(before) != 2 || len(after) != 2 {
+			o.t.Fatalf("faults %+v, then %+v", before, after)
 		}
-		return min(all[0].Asked, all[1].Asked)
-	}
-	before := asked()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- d.Run(ctx) }()
-	waitFor(t, func() bool { return asked() > before+1 })
-	if all := d.Faults(); len(all) != 2 || all[0].Failed < all[0].Asked || all[1].Failed < all[1].Asked {
-		t.Errorf("faults %+v after probes", all)
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+		for i, f := range after {
+			if f.Failed != f.Asked || f.Attempts < before[i].Attempts+3 {
+				o.t.Errorf("faults %+v, then %+v", before, after)
+			}
+		}
+	})
 }
